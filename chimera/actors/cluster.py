@@ -1,0 +1,125 @@
+"""Ray itself: connect, make actors of plain classes, end them. The only place that decides how actors are run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
+
+import ray  # noqa: E402
+import ray.exceptions  # noqa: E402
+from ray._private import ray_constants  # noqa: E402
+
+from chimera.core.config import Settings  # noqa: E402
+from chimera.core.errors import ChimeraError, ClusterError  # noqa: E402
+
+CELL_RESOURCE = "chimera_cell"
+"""The custom resource that cells hold where the cluster declares it. A node whose actors hold nothing looks idle to
+the autoscaler and is ended under them."""
+
+ACTOR_GONE: tuple[type[BaseException], ...] = (ray.exceptions.RayActorError,)
+"""The callee's process is dead or restarting; whether the call was carried out is not known."""
+
+CALL_FAILED: tuple[type[BaseException], ...] = (ray.exceptions.RayError, TimeoutError)
+"""A call brought no answer: its actor is gone, it raised, or it took too long."""
+
+MAX_CELLS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A Ray that this process is connected to. `started` means that it was started here and ends with us."""
+
+    address: str
+    dashboard: str
+    started: bool
+    cells: int
+
+
+def connect(settings: Settings) -> Connection:
+    """Join or start Ray as `settings.address` says; see `Settings.address`.
+
+    A Ray started here listens on the loopback interface only. Raises ClusterError.
+    """
+    started = False
+    try:
+        if not ray.is_initialized():
+            started = _init(settings.address)
+        context = ray.get_runtime_context()
+        dashboard = _dashboard()
+        cells = settings.cells or max(1, min(MAX_CELLS, int(ray.cluster_resources().get("CPU", 1))))
+        return Connection(str(context.gcs_address), dashboard, started, cells)
+    except ClusterError:
+        raise
+    except Exception as error:
+        raise ClusterError(f"Ray at {settings.address!r}: {type(error).__name__}: {error}") from error
+
+
+def _init(address: str) -> bool:
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "chimera"}
+    if address != "local":
+        try:
+            ray.init(address=address, **quiet)
+            return False
+        except ConnectionError as error:
+            if address != "auto" or os.environ.get("RAY_ADDRESS"):
+                raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from error
+    # Ray has no public switch for "loopback only": it rewrites 127.0.0.1 to the host's address unless this is off.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    ray.init(address="local", include_dashboard=True, **quiet)
+    return True
+
+
+def _dashboard() -> str:
+    try:
+        url = ray._private.worker.get_dashboard_url()
+    except Exception:  # a ray:// client does not know it
+        return ""
+    return f"http://{url}" if url else ""
+
+
+def disconnect(connection: Connection) -> None:
+    """Leave Ray, and end it when it was started here."""
+    if connection.started:
+        ray.shutdown()
+
+
+def spawn(cls: type, *, name: str, cell: bool = False, **arguments: Any) -> Any:
+    """Start an actor of the plain class `cls`. With `cell` it is restarted when it dies and holds a cell's resource."""
+    options: dict[str, Any] = {"name": name, "num_cpus": 0, "max_concurrency": 1_000}
+    if cell:
+        options["max_restarts"] = -1
+        if CELL_RESOURCE in ray.cluster_resources():
+            options["resources"] = {CELL_RESOURCE: 1}
+    return ray.remote(cls).options(**options).remote(**arguments)
+
+
+def spawn_cell(name: str, swarm: str, settings: Settings) -> Any:
+    """Start a cell, or the cell of one dedicated agent."""
+    from chimera.actors.cell import Cell
+
+    return spawn(Cell, name=f"{swarm}/{name}", cell=True, settings=settings, named=name)
+
+
+def kill(handle: Any, *, restart: bool = False) -> None:
+    """End an actor's process at once; with `restart` Ray starts it again."""
+    ray.kill(handle, no_restart=not restart)
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """The error that an actor's method raised, out of Ray's wrapping."""
+    cause = getattr(error, "cause", None)
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(cause, ChimeraError):
+        return cause
+    if isinstance(error, ray.exceptions.RayError):
+        return ClusterError(
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        )
+    return error

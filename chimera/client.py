@@ -1,0 +1,150 @@
+"""The client API for scripted swarms: an async context manager that holds a swarm on Ray."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from chimera.core.config import Settings
+from chimera.core.errors import GraphError, InputError, SwarmError
+from chimera.core.events import Event
+from chimera.core.types import AgentSpec, MissionState, Task, TaskResult
+from chimera.swarm.decomposition import TaskDecomposer
+from chimera.swarm.graph import TaskGraph, TaskNode
+from chimera.swarm.intent import IntentCompiler
+from chimera.swarm.mission import Mission
+from chimera.swarm.mission_file import load_mission
+from chimera.swarm.policy import Seat
+
+if TYPE_CHECKING:
+    from chimera.system.wiring import RunningSwarm
+
+POLL_S = 30.0
+
+
+class SwarmCoordinator:
+    """A swarm: starts or joins Ray on entering, ends what it started on leaving.
+
+    `max_agents` bounds the swarm; `address` is as in `Settings.address` and overrides it. Errors: ClusterError when
+    Ray cannot be reached, InputError (and its children) for what the caller has to change, Overloaded at a limit.
+    """
+
+    def __init__(
+        self, *, max_agents: int | None = None, address: str | None = None, settings: Settings | None = None
+    ) -> None:
+        changes: dict[str, Any] = {}
+        if max_agents is not None:
+            changes["max_agents"] = max_agents
+        if address is not None:
+            changes["address"] = address
+        self.settings = Settings(**{**(settings or Settings()).model_dump(), **changes})
+        self._swarm: RunningSwarm | None = None
+
+    async def __aenter__(self) -> Self:
+        from chimera.system.wiring import start_swarm  # Ray takes most of a second to import
+
+        self._swarm = await start_swarm(self.settings)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        swarm, self._swarm = self._swarm, None
+        if swarm is not None:
+            await swarm.close()
+
+    @property
+    def name(self) -> str:
+        """The swarm's name; its actors are `NAME/Coordinator`, `NAME/Manager[0]`, `NAME/Cell[0]` and so on."""
+        return self._running.name
+
+    @property
+    def dashboard(self) -> str:
+        """The Ray dashboard's URL, or an empty string where none runs."""
+        return self._running.connection.dashboard
+
+    async def spawn_agent(self, spec: AgentSpec) -> str:
+        """Spawn one agent and return its id. Raises PolicyError when its policy cannot be loaded in a cell."""
+        return (await self.spawn_agents([spec]))[0]
+
+    async def spawn_agents(self, specs: list[AgentSpec]) -> list[str]:
+        """Spawn many agents in one call: all of them or, with an error, none."""
+        ids: list[str] = await self._running.call("spawn_agents", [Seat.of(spec) for spec in specs])
+        return ids
+
+    async def submit_task(self, task: Task) -> TaskResult:
+        """Run one task and wait for its result."""
+        return await self.result(await self.start_task(task))
+
+    async def start_task(self, task: Task) -> str:
+        """Start one task and return its mission's id at once, for `events` and `result`."""
+        graph = TaskGraph(nodes=(TaskNode(id="task", task=task),), output="task")
+        return await self._start(graph, task.deadline_s)
+
+    async def run(self, mission: Mission | Mapping[str, Any] | str | Path) -> TaskResult:
+        """Run a mission and wait for its result: a Mission, a mapping, the path of a YAML or JSON file, or a sentence.
+
+        Its agents must be there (`spawn_agents`; for a mission over documents `chimera.swarm.roles.brief_agents`).
+        """
+        return await self.result(await self.start(mission))
+
+    async def start(self, mission: Mission | Mapping[str, Any] | str | Path) -> str:
+        """Start a mission and return its id at once."""
+        if isinstance(mission, Path):
+            mission = load_mission(mission)
+        elif not isinstance(mission, Mission):
+            mission = await IntentCompiler().compile(mission)
+        graph = TaskDecomposer(max_nodes=self.settings.max_nodes).decompose(mission)
+        return await self._start(graph, mission.limits.deadline_s)
+
+    async def result(self, mission_id: str) -> TaskResult:
+        """Wait for a mission's result. Raises the mission's own InputError when its input was at fault."""
+        while True:
+            result: TaskResult | None = await self._running.call("result", mission_id, POLL_S)
+            if result is not None:
+                return _raise_if_bad_input(result)
+
+    async def events(self, mission_id: str) -> AsyncIterator[Event]:
+        """A mission's events from its first to its last, as they happen."""
+        seq = 0
+        while True:
+            events: list[Event] = await self._running.call("events", mission_id, seq, POLL_S)
+            for event in events:
+                yield event
+                seq = event.seq
+            if events and events[-1].kind == "mission_ended":
+                return
+            if not events and await self._running.call("result", mission_id, 0.0) is not None:
+                return
+
+    async def status(self) -> dict[str, Any]:
+        """Counts: agents, busy, waiting, missions, and the cells with their process ids."""
+        status: dict[str, Any] = await self._running.call("status")
+        return status
+
+    async def _start(self, graph: TaskGraph, deadline_s: float) -> str:
+        mission_id = f"mission-{secrets.token_hex(6)}"
+        await self._running.call("submit", mission_id, graph, deadline_s)
+        return mission_id
+
+    @property
+    def _running(self) -> RunningSwarm:
+        if self._swarm is None:
+            raise SwarmError("the swarm is not running: use `async with SwarmCoordinator() as swarm`")
+        return self._swarm
+
+
+def _raise_if_bad_input(result: TaskResult) -> TaskResult:
+    if result.state is MissionState.FAILED and result.error:
+        kinds = {cls.__name__: cls for cls in _children(InputError)}
+        if kind := kinds.get(result.error["kind"]):
+            message = result.error["message"]
+            raise GraphError(message, "fan_out") if kind is GraphError else kind(message)
+    return result
+
+
+def _children(cls: type[InputError]) -> list[type[InputError]]:
+    return [cls, *(below for child in cls.__subclasses__() for below in _children(child))]

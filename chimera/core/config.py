@@ -1,0 +1,47 @@
+"""Settings, read once at the edge and handed down. Every field is an environment variable `CHIMERA_<NAME>`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """How a Chimera runs. Pickles, and is what actors are given instead of open connections."""
+
+    model_config = SettingsConfigDict(env_prefix="CHIMERA_", frozen=True, extra="ignore")
+
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".local" / "state" / "chimera",
+        description="Where the embedded stores live.",
+    )
+    address: str = Field(
+        default="auto",
+        description="auto (join a cluster if one runs here, else start one), local, HOST:PORT or ray://HOST:PORT.",
+    )
+    journal_url: str = Field(default="", description="sqlite:///PATH or memory://; empty is a SQLite file in `home`.")
+    model: str = Field(default="offline", description="offline, openai:NAME, anthropic:NAME or local:NAME.")
+    cells: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="Cell processes; 0 is one per CPU, at most 8."
+    )
+    max_agents: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=10_000, description="Agents in one swarm.")
+    max_missions: Annotated[int, Field(ge=1)] = Field(default=1_000, description="Missions running at once.")
+    max_nodes: Annotated[int, Field(ge=1)] = Field(default=10_000, description="Tasks in one mission's graph.")
+    max_reply_bytes: Annotated[int, Field(ge=1_024)] = Field(default=1_000_000, description="JSON bytes in one reply.")
+    shard_bytes: Annotated[int, Field(ge=1_024)] = Field(
+        default=256_000, description="Document bytes in one extraction task."
+    )
+    index_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=128_000_000, description="Indexed documents kept by a cell."
+    )
+    stall_s: Annotated[float, Field(gt=0)] = Field(
+        default=15.0, description="A cell silent for this long is restarted."
+    )
+
+    @property
+    def journal(self) -> str:
+        """The journal's URL, with the default filled in."""
+        return self.journal_url or f"sqlite:///{self.home / 'journal.db'}"

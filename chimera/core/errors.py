@@ -1,0 +1,101 @@
+"""One tree of errors, one child per boundary that an error can come from.
+
+Every class forwards its positional arguments to `Exception.__init__`, so each survives a pickle round trip with its
+fields: errors cross process boundaries all day long here. Expected refusals (a vote lost, a queue full) are return
+values; these are for what the caller has to change or could not foresee.
+"""
+
+from __future__ import annotations
+
+
+class ChimeraError(Exception):
+    """Base of all of Chimera's errors. `message` says what is wrong and what to do about it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InputError(ChimeraError):
+    """What the caller gave cannot be used. The command line ends with exit code 2."""
+
+
+class MissionError(InputError):
+    """A mission document is not valid: an unknown field, a wrong type, a limit passed."""
+
+
+class GraphError(InputError):
+    """A task graph is not valid. `reason` is one of `cycle`, `unknown`, `duplicate`, `too_many`, `empty`, `fan_out`."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.args = (message, reason)
+        self.reason = reason
+
+
+class DocumentsError(InputError):
+    """A folder of documents is missing, empty, or holds nothing that can be read."""
+
+
+class UnreadableDocument(ChimeraError):
+    """One file cannot be read. It is named in the result and skipped."""
+
+    def __init__(self, file: str, cause: str) -> None:
+        super().__init__(f"{file}: {cause}")
+        self.args = (file, cause)
+        self.file = file
+        self.cause = cause
+
+
+class PolicyError(InputError):
+    """An agent's policy cannot be loaded: no such module, no such name, or not callable."""
+
+
+class ReplyError(ChimeraError):
+    """An agent's reply cannot be counted: not JSON, too large, or not comparable under the task's equality."""
+
+
+class ModelError(ChimeraError):
+    """A language model refused, failed, or is not available here."""
+
+
+class ModelUnavailable(ModelError, InputError):
+    """The model that was named has no adapter in this installation."""
+
+
+class StorageError(ChimeraError):
+    """A journal or store could not read or write."""
+
+
+class SwarmError(ChimeraError):
+    """The running swarm could not do what it was asked."""
+
+
+class NoAgents(SwarmError, InputError):
+    """No agent of the role that a task asks for, or too few of them."""
+
+
+class Overloaded(SwarmError):
+    """A bounded queue is full. Try again after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class ClusterError(ChimeraError):
+    """Ray could not be started, joined or asked."""
+
+
+class MissingExtra(ChimeraError):
+    """An optional dependency is missing. `extra` is the one to install."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'chimera[{extra}]'")
+        self.args = (package, extra)
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,33 @@
+"""Facts that happened to a mission. A journal is a list of them, and a mission's state is their sum."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field, JsonValue
+
+from chimera.core.types import Frozen, Name
+
+
+class EventKind(StrEnum):
+    """What happened. Names are past tense: an event is never a wish."""
+
+    MISSION_ADMITTED = "mission_admitted"
+    TASK_STARTED = "task_started"
+    ATTEMPT_STARTED = "attempt_started"
+    REPLY_ACCEPTED = "reply_accepted"
+    ATTEMPT_FAILED = "attempt_failed"
+    TASK_DECIDED = "task_decided"
+    GRAPH_EXPANDED = "graph_expanded"
+    MISSION_ENDED = "mission_ended"
+
+
+class Event(Frozen):
+    """One fact. `at_s` is wall-clock seconds since the epoch; `seq` counts from 1 within a mission."""
+
+    mission_id: Name
+    seq: int = Field(ge=1)
+    kind: EventKind
+    at_s: float
+    task_id: str = ""
+    data: dict[str, JsonValue] = Field(default_factory=dict)

@@ -1,0 +1,233 @@
+"""What two or more packages share: frozen models, checked when made, equal by value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-\[\]/:]{0,127}$")]
+"""An identifier that is safe in a journal, a log line and the dashboard."""
+
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+"""A number from 0 to 1."""
+
+Seconds = Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)]
+"""A duration of at most a day."""
+
+MAX_REPLICAS = 64
+
+
+class Frozen(BaseModel):
+    """Base of every shared model: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Consensus(StrEnum):
+    """How replies become a decision. See `chimera.swarm.consensus`."""
+
+    MAJORITY = "majority"
+    WEIGHTED = "weighted"
+    UNANIMOUS = "unanimous"
+    QUORUM = "quorum"
+
+
+class EqualityKind(StrEnum):
+    """When two replies count as the same reply."""
+
+    EXACT = "exact"
+    TEXT = "text"
+    NUMERIC = "numeric"
+    JSON = "json"
+
+
+class Equality(Frozen):
+    """How replies are compared. `tolerance` is absolute, and only for `numeric`."""
+
+    kind: EqualityKind = EqualityKind.JSON
+    tolerance: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _tolerance_only_for_numbers(self) -> Equality:
+        if self.tolerance and self.kind is not EqualityKind.NUMERIC:
+            raise ValueError("tolerance is only for numeric equality")
+        return self
+
+
+class Alternative(Frozen):
+    """A further value that an agent would accept, with its confidence in it."""
+
+    value: JsonValue
+    confidence: Share
+
+
+class Reply(Frozen):
+    """What an agent's policy returns: a JSON value and how sure the agent is of it.
+
+    `alternatives` are counted by weighted consensus only, as a score ballot; the other methods count `value`.
+    `details` are reported with the reply and never voted on. `cost_usd` is what making it cost.
+    """
+
+    value: JsonValue
+    confidence: Share = 1.0
+    alternatives: tuple[Alternative, ...] = Field(default=(), max_length=64)
+    details: dict[str, JsonValue] = Field(default_factory=dict)
+    cost_usd: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+
+
+class FailureKind(StrEnum):
+    """Why an attempt brought no reply that counts."""
+
+    RAISED = "raised"
+    TIMEOUT = "timeout"
+    INVALID = "invalid"
+    LOST = "lost"
+    NO_AGENT = "no_agent"
+    CANCELLED = "cancelled"
+
+
+class Vote(Frozen):
+    """One replica's outcome: its reply, or why there is none. `voter` is stable across orders of arrival."""
+
+    voter: Name
+    agent: str = ""
+    policy: str = ""
+    reply: Reply | None = None
+    failure: FailureKind | None = None
+    detail: str = ""
+    elapsed_s: float = 0.0
+    cost_usd: float = 0.0
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Vote:
+        if (self.reply is None) == (self.failure is None):
+            raise ValueError("a vote has a reply or a failure, and not both")
+        return self
+
+
+class Outcome(StrEnum):
+    """What a vote came to. A tie and a missed quorum are decisions of their own."""
+
+    AGREED = "agreed"
+    TIE = "tie"
+    NO_QUORUM = "no_quorum"
+
+
+class Decision(Frozen):
+    """The result of a vote.
+
+    `value` is the canonical form that was voted on (for `text` equality, casefolded with its white space collapsed),
+    so that it does not depend on which reply came first; None unless `outcome` is `agreed`. `support` is the winner's
+    share of the `electorate`, in votes or, for `weighted`, in confidence. `counted` replies were in when it was made.
+    """
+
+    outcome: Outcome
+    method: Consensus
+    value: JsonValue = None
+    support: Share = 0.0
+    electorate: int = Field(ge=0)
+    counted: int = Field(ge=0)
+    explanation: str = ""
+
+    @property
+    def agreed(self) -> bool:
+        return self.outcome is Outcome.AGREED
+
+
+class Task(Frozen):
+    """A piece of work for `replicas` agents of one role, and how their replies become one decision.
+
+    `deadline_s` counts from the mission's start; `attempt_timeout_s` from the moment an agent starts (default: a
+    quarter of the deadline, so that another agent can still try). An attempt that fails goes to another agent, up to
+    `max_attempts` for each replica. With `early_stop` the vote ends as soon as it cannot change and the rest is
+    cancelled. With `different_policies` no two replicas go to agents of the same policy.
+    """
+
+    goal: str = Field(min_length=1, max_length=20_000)
+    inputs: dict[str, JsonValue] = Field(default_factory=dict)
+    role: Name = "worker"
+    replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    consensus: Consensus = Consensus.MAJORITY
+    threshold: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    equality: Equality = Equality()
+    deadline_s: Seconds = 60.0
+    attempt_timeout_s: Seconds | None = None
+    max_attempts: int = Field(default=3, ge=1, le=10)
+    early_stop: bool = True
+    different_policies: bool = False
+
+    @model_validator(mode="after")
+    def _threshold_only_for_quorum(self) -> Task:
+        if self.threshold is not None and self.consensus is not Consensus.QUORUM:
+            raise ValueError("threshold is only for quorum consensus")
+        return self
+
+
+class Isolation(StrEnum):
+    """Where an agent lives: one of many in a cell, or in a Ray actor and process of its own."""
+
+    PACKED = "packed"
+    DEDICATED = "dedicated"
+
+
+class AgentSpec(Frozen):
+    """An agent to spawn: a role, and the policy that does its work.
+
+    `policy` is `"package.module:name"` (a function, or a class that is made once per agent) or a callable;
+    it takes `(task, context)` and returns a JSON value or a `Reply`, directly or as a coroutine.
+    """
+
+    role: Name = "worker"
+    policy: str | Callable[..., Any] = "chimera.swarm.roles:echo"
+    isolation: Isolation = Isolation.PACKED
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Quote(Frozen):
+    """A passage that stands word for word in a file. `line` counts from 1; `page` is set for PDF."""
+
+    text: str
+    file: str
+    line: int = Field(ge=1)
+    page: int | None = Field(default=None, ge=1)
+
+    @property
+    def citation(self) -> str:
+        return f"[{self.file}:{self.line}]" if self.page is None else f"[{self.file}:p{self.page}:{self.line}]"
+
+
+class MissionState(StrEnum):
+    """Where a mission stands. The last four are ends."""
+
+    RUNNING = "running"
+    ANSWERED = "answered"
+    UNDECIDED = "undecided"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        return self is not MissionState.RUNNING
+
+
+class TaskResult(Frozen):
+    """What came of a mission. `value` is the output task's decision; `replies` are the votes that made it.
+
+    `error` is set only when `state` is `failed`: `{"kind": error class, "message": what to do}`. `cost_usd` is the
+    sum over every attempt, also those that were lost.
+    """
+
+    mission_id: Name
+    state: MissionState
+    value: JsonValue = None
+    confidence: Share = 0.0
+    decision: Decision | None = None
+    replies: tuple[Vote, ...] = ()
+    explanation: str = ""
+    error: dict[Literal["kind", "message"], str] | None = None
+    elapsed_s: float = 0.0
+    cost_usd: float = 0.0
+    attempts: int = 0

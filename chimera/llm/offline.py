@@ -1,0 +1,22 @@
+"""The model that needs no network: it extracts, and writes nothing of its own."""
+
+from __future__ import annotations
+
+from chimera.core.errors import ModelError
+from chimera.llm.chat import ChatModel, ChatRequest, ChatResponse
+
+
+class OfflineModel(ChatModel):
+    """Answers with the documents' texts, in order, one per line, each once, word for word.
+
+    Nothing is written, so nothing is counted or paid, and `max_tokens` does not apply: a text cut short would no
+    longer be word for word. Raises ModelError when there are no documents.
+    """
+
+    name = "offline"
+    writes = False
+
+    async def chat(self, request: ChatRequest) -> ChatResponse:
+        if not request.documents:
+            raise ModelError("the offline model only extracts: give it documents, or name a model that writes")
+        return ChatResponse(text="\n".join(dict.fromkeys(quote.text for quote in request.documents)))

@@ -1,0 +1,1 @@
+"""Evidence: sentences that answer a question, found in documents offline and quoted word for word."""

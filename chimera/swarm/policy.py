@@ -1,0 +1,141 @@
+"""A policy is an agent's behaviour: `(task, context) -> value | Reply`, a function or an object, sync or async."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+from pydantic import JsonValue, ValidationError
+
+from chimera.core.config import Settings
+from chimera.core.errors import PolicyError, ReplyError
+from chimera.core.hashing import canonical_json
+from chimera.core.rng import rng
+from chimera.core.types import AgentSpec, Isolation, Reply
+from chimera.swarm.attempt import Attempt, Settled
+
+Policy = Callable[..., Any]
+
+MAX_POLICY_BYTES = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a policy is told besides its task.
+
+    `upstream` holds the decided tasks that this one depends on, by id. `idempotency_key` is the same for every try of
+    this piece of work. `timeout_s` is how long the attempt may run. `rng` is seeded by the work, not by chance.
+    """
+
+    agent_id: str
+    role: str
+    mission_id: str
+    task_id: str
+    replica: int
+    attempt: int
+    timeout_s: float
+    idempotency_key: str
+    upstream: Mapping[str, Settled]
+    settings: Settings
+    rng: random.Random
+
+    @classmethod
+    def of(cls, attempt: Attempt, *, agent_id: str, role: str, settings: Settings) -> Context:
+        return cls(
+            agent_id=agent_id,
+            role=role,
+            mission_id=attempt.mission_id,
+            task_id=attempt.task_id,
+            replica=attempt.replica,
+            attempt=attempt.number,
+            timeout_s=attempt.timeout_s,
+            idempotency_key=attempt.idempotency_key,
+            upstream=attempt.upstream,
+            settings=settings,
+            rng=rng(attempt.task.goal, attempt.task_id, attempt.replica),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """An agent as it travels: its policy by name, or pickled by the process that wrote it and opened only in a cell."""
+
+    agent_id: str
+    role: str
+    policy: str
+    isolation: Isolation
+    options: Mapping[str, JsonValue]
+    pickled: bytes = b""
+
+    @classmethod
+    def of(cls, spec: AgentSpec, *, agent_id: str = "") -> Seat:
+        """Pack `spec` for the journey. Raises PolicyError for a policy that cannot travel."""
+        pickled = b""
+        if isinstance(spec.policy, str):
+            name = spec.policy
+        else:
+            name = getattr(spec.policy, "__qualname__", type(spec.policy).__qualname__)
+            try:
+                pickled = cloudpickle.dumps(spec.policy)
+            except Exception as error:
+                raise PolicyError(
+                    f"policy {name} cannot be pickled ({error}); give it as 'package.module:name'"
+                ) from error
+            if len(pickled) > MAX_POLICY_BYTES:
+                raise PolicyError(f"policy {name} is {len(pickled)} bytes pickled; the limit is {MAX_POLICY_BYTES}")
+        return cls(agent_id, spec.role, name, spec.isolation, dict(spec.options), pickled)
+
+    @property
+    def label(self) -> str:
+        """The policy's short name, as votes and the dashboard show it."""
+        return self.policy.rpartition(":")[2]
+
+    def load(self) -> Policy:
+        """The callable. A class is made once, with the agent's options. Raises PolicyError with what to do."""
+        target = cloudpickle.loads(self.pickled) if self.pickled else _resolve(self.policy)
+        if inspect.isclass(target):
+            try:
+                target = target(**self.options)
+            except Exception as error:
+                raise PolicyError(f"policy {self.policy}: {type(error).__name__} when made: {error}") from error
+        elif self.options:
+            raise PolicyError(f"policy {self.policy} is a function; options are for classes")
+        if not callable(target):
+            raise PolicyError(f"policy {self.policy} is a {type(target).__name__}, not something that can be called")
+        return target  # type: ignore[no-any-return]
+
+
+def _resolve(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise PolicyError(f"policy {name!r} is not of the form 'package.module:name'")
+    try:
+        target: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            target = getattr(target, part)
+    except Exception as error:  # a user's module may raise anything when imported
+        hint = "is the module on the path of the workers (working_dir)?" if isinstance(error, ImportError) else ""
+        raise PolicyError(f"policy {name}: {type(error).__name__}: {error}; {hint}".rstrip("; ")) from error
+    return target
+
+
+def check_reply(returned: Any, *, max_bytes: int) -> Reply:
+    """What a policy returned, as a Reply. Raises ReplyError when it is nothing, not JSON, or too large."""
+    if returned is None:
+        raise ReplyError("the policy returned nothing; return a JSON value or a Reply")
+    try:
+        reply = returned if isinstance(returned, Reply) else Reply(value=returned)
+        size = len(canonical_json(reply.model_dump(mode="json")).encode())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ReplyError(f"not a JSON value: {first['msg']} ({type(returned).__name__})") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ReplyError(f"not a JSON value: {error}") from error
+    if size > max_bytes:
+        raise ReplyError(f"the reply is {size} bytes; the limit is {max_bytes} (CHIMERA_MAX_REPLY_BYTES)")
+    return reply

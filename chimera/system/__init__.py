@@ -1,0 +1,1 @@
+"""Wiring: settings in, a running Chimera out."""

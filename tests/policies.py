@@ -1,0 +1,110 @@
+"""Policies that misbehave in every way a user's can, for the tests of cells and swarms."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from chimera import Context, InputError, Reply, Task
+
+
+async def answer(task: Task, context: Context) -> Any:
+    return task.inputs.get("answer", 42)
+
+
+def answer_in_thread(task: Task, context: Context) -> Any:
+    return task.inputs.get("answer", 42)
+
+
+async def unsure(task: Task, context: Context) -> Reply:
+    return Reply(value=task.inputs.get("other", "maybe"), confidence=0.2)
+
+
+async def raises(task: Task, context: Context) -> Any:
+    raise ValueError("this policy always raises")
+
+
+async def bad_input(task: Task, context: Context) -> Any:
+    raise InputError("the mission itself is at fault")
+
+
+async def hangs(task: Task, context: Context) -> Any:
+    await asyncio.sleep(3_600)
+
+
+async def hangs_on(task: Task, context: Context) -> Any:
+    """Ignores its first cancellation."""
+    try:
+        await asyncio.sleep(3_600)
+    except asyncio.CancelledError:
+        await asyncio.sleep(3_600)
+
+
+def hangs_in_thread(task: Task, context: Context) -> Any:
+    time.sleep(30)
+
+
+async def blocks_the_loop(task: Task, context: Context) -> Any:
+    time.sleep(60)  # noqa: ASYNC251
+
+
+async def returns_garbage(task: Task, context: Context) -> Any:
+    return object()
+
+
+async def returns_nan(task: Task, context: Context) -> Any:
+    return float("nan")
+
+
+async def returns_nothing(task: Task, context: Context) -> None:
+    return None
+
+
+async def returns_too_much(task: Task, context: Context) -> Any:
+    return "x" * 2_000_000
+
+
+async def exits(task: Task, context: Context) -> Any:
+    raise SystemExit(1)
+
+
+def dies_once(task: Task, context: Context) -> Any:
+    """Ends its whole process at the first try, as the kernel's out-of-memory killer would."""
+    marker = Path(str(task.inputs["marker"]))
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return 42
+    os._exit(9)
+
+
+class Counting:
+    """Counts its own calls, from `start`."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.calls = start
+
+    async def __call__(self, task: Task, context: Context) -> int:
+        self.calls += 1
+        return self.calls
+
+
+async def slowly(task: Task, context: Context) -> Any:
+    """Replies after the delay that its replica was given: replies come in any order a test wants."""
+    delays = task.inputs["delays_s"]
+    answers = task.inputs["answers"]
+    assert isinstance(delays, list) and isinstance(answers, list)
+    await asyncio.sleep(float(str(delays[context.replica % len(delays)])))
+    return answers[context.replica % len(answers)]
+
+
+async def told(task: Task, context: Context) -> Any:
+    """What a policy is told."""
+    return {
+        "key": context.idempotency_key,
+        "upstream": {name: settled.decision.value for name, settled in context.upstream.items()},
+        "random": context.rng.random(),
+    }

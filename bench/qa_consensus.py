@@ -48,6 +48,7 @@ def measure(folder: Path, *, shard_bytes: int = 256_000, k: int = FINDS_PER_SHAR
     at_1: dict[str, list[bool]] = {name: [] for name in (*METHODS, "consensus")}
     at_3: dict[str, list[bool]] = {name: [] for name in (*METHODS, "consensus")}
     agreed: list[bool] = []
+    agreed_hits: list[bool] = []
     for asked in questions:
         ranked = {name: rank(indexes, name, asked["question"], k) for name in METHODS}
         texts = {name: [scored.quote.text for scored in found] for name, found in ranked.items()}
@@ -61,10 +62,12 @@ def measure(folder: Path, *, shard_bytes: int = 256_000, k: int = FINDS_PER_SHAR
         for name, quotes in texts.items():
             at_1[name].append(_answers(quotes[:1], asked["answers"]))
             at_3[name].append(_answers(quotes[:3], asked["answers"]))
-        agreed.append(majority.close().agreed)
+        decision = majority.close()
+        agreed.append(decision.agreed)
+        if isinstance(decision.value, dict):
+            agreed_hits.append(_answers([str(decision.value["text"])], asked["answers"]))
     hits = {name: np.array(found, dtype=np.float64) for name, found in at_1.items()}
     second_half = np.array([_is_second_half(asked["doc"], documents) for asked in questions])
-    together = np.array(agreed)
     report = _compare(hits)
     report["hit_at_3"] = {name: float(np.mean(found)) for name, found in at_3.items()}
     report["halves"] = {
@@ -72,8 +75,8 @@ def measure(folder: Path, *, shard_bytes: int = 256_000, k: int = FINDS_PER_SHAR
         "odd articles": _compare({name: found[second_half] for name, found in hits.items()}),
     }
     report["majority"] = {
-        "agreed": float(together.mean()),
-        "hit_at_1_when_agreed": float(hits["consensus"][together].mean()) if together.any() else None,
+        "agreed": float(np.mean(agreed)),
+        "hit_at_1_when_agreed": float(np.mean(agreed_hits)) if agreed_hits else None,
     }
     report |= {"questions": len(questions), "shards": len(indexes), "seconds": time.perf_counter() - began}
     return report
@@ -125,7 +128,9 @@ def main() -> None:
             f"(95 % {low:+.3f} to {high:+.3f}; won {part['won']}, lost {part['lost']})"
         )
     majority = report["majority"]
-    print(f"  majority: {majority['agreed']:.3f} agreed, hit@1 when agreed {majority['hit_at_1_when_agreed']:.3f}")
+    print(
+        f"  majority: {majority['agreed']:.3f} agreed, hit@1 when agreed {majority['hit_at_1_when_agreed'] or 0.0:.3f}"
+    )
 
 
 if __name__ == "__main__":

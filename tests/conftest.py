@@ -51,13 +51,13 @@ def local_ray(short_tmp: Path) -> Iterator[Settings]:
     )
     connection = cluster.connect(Settings(address="local"))
     assert connection.started, "the tests must not join somebody else's Ray"
-    yield Settings(address="local")
+    yield Settings(address=connection.address)
     cluster.disconnect(connection)
 
 
 @pytest.fixture
 async def swarm(local_ray: Settings, home: Path) -> AsyncIterator[SwarmCoordinator]:
     """An empty swarm of at most 50 agents in two cells."""
-    settings = Settings(address="local", cells=2, stall_s=3.0)
+    settings = Settings(address=local_ray.address, cells=2, stall_s=3.0)
     async with SwarmCoordinator(max_agents=50, settings=settings) as swarm:
         yield swarm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -74,8 +75,6 @@ class Cell:
 
     async def pid(self) -> int:
         """The process this cell lives in."""
-        import os
-
         return os.getpid()
 
     async def _attempt(self, agent_id: str, attempt: Attempt) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -151,7 +152,13 @@ class Coordinator:
     async def status(self) -> dict[str, Any]:
         """Counts of the whole swarm."""
         manager = await self._manager.status.remote()
-        return {"swarm": self._swarm, "missions_running": self._running, "missions": len(self._missions), **manager}
+        return {
+            "swarm": self._swarm,
+            "pid": os.getpid(),
+            "missions_running": self._running,
+            "missions": len(self._missions),
+            **manager,
+        }
 
     async def close(self) -> None:
         """End the cells and the managers, and close the journal. Safe to repeat."""

@@ -175,7 +175,8 @@ async def progress(events: AsyncIterator[Event]) -> None:
         async for event in events:
             match event.kind:
                 case EventKind.MISSION_ADMITTED:
-                    nodes = event.data.get("nodes")
+                    graph = event.data.get("graph")
+                    nodes = graph.get("nodes") if isinstance(graph, dict) else None
                     known = len(nodes) if isinstance(nodes, list) else 0
                 case EventKind.GRAPH_EXPANDED:
                     tasks = event.data.get("tasks")

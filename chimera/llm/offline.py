@@ -7,7 +7,7 @@ from chimera.llm.chat import ChatModel, ChatRequest, ChatResponse
 
 
 class OfflineModel(ChatModel):
-    """Answers with the documents' texts, in order, one per line, each once, word for word.
+    """Answers with the documents' texts and their citations, in order, one per line, each once, word for word.
 
     Nothing is written, so nothing is counted or paid, and `max_tokens` does not apply: a text cut short would no
     longer be word for word. Raises ModelError when there are no documents.
@@ -19,4 +19,4 @@ class OfflineModel(ChatModel):
     async def chat(self, request: ChatRequest) -> ChatResponse:
         if not request.documents:
             raise ModelError("the offline model only extracts: give it documents, or name a model that writes")
-        return ChatResponse(text="\n".join(dict.fromkeys(quote.text for quote in request.documents)))
+        return ChatResponse(text="\n".join(dict.fromkeys(f"{quote.text} {quote.citation}" for quote in request.documents)))

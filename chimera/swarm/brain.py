@@ -135,9 +135,8 @@ class MissionBrain:
 
     def _start(self, now: float) -> Iterator[Instruction]:
         self._started_at = now
-        nodes: list[JsonValue] = [node.id for node in self._graph.nodes]
-        output = self._graph.node(self._graph.output).task
-        yield self._record(now, EventKind.MISSION_ADMITTED, nodes=nodes, goal=output.goal, deadline_s=self._deadline_s)
+        graph = self._graph.model_dump(mode="json")
+        yield self._record(now, EventKind.MISSION_ADMITTED, graph=graph, deadline_s=self._deadline_s)
         yield from self._advance(now)
 
     def _tick(self, now: float) -> Iterator[Instruction]:

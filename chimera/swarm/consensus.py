@@ -242,7 +242,7 @@ class ConsensusEngine:
             said = f"{only}{lead} of {self._electorate} agreed ({self._method.value} needs {self._need})"
         if self._failures:
             counts = sorted(self._failures.items())
-            kinds = ", ".join(f"{kind} ({times})" if times > 1 else kind for kind, times in counts)
+            kinds = ", ".join(f"{kind} ({times})" if len(counts) > 1 < times else kind for kind, times in counts)
             said += f"; {_count(self._failures.total(), 'voter')} failed: {kinds}"
         if remaining := self._electorate - len(self._ballots):
             said += f"; {_count(remaining, 'voter')} not heard"

@@ -174,6 +174,19 @@ async def test_a_disk_that_fills_up_in_the_middle_leaves_nothing_behind(path: Pa
     await journal.close()
 
 
+async def test_a_batch_that_fails_in_the_middle_leaves_nothing_behind(path: Path) -> None:
+    journal = SqliteJournal(path=path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "CREATE TRIGGER failing BEFORE INSERT ON events WHEN new.seq = 3 BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        )
+    with pytest.raises(StorageError, match=f"{path}: broken"):
+        await journal.append(events("m", 1, 2, 3))
+    assert await journal.read("m") == []
+    await journal.append(events("m", 1, 2))
+    await journal.close()
+
+
 async def test_two_journals_on_one_file_see_each_other(path: Path) -> None:
     one, two = SqliteJournal(path=path), SqliteJournal(path=path)
     for seq in range(1, 21):

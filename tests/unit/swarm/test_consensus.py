@@ -402,13 +402,14 @@ def test_without_early_stop_every_vote_is_heard() -> None:
 
 
 def test_a_failed_voter_stays_in_the_electorate() -> None:
-    engine = poll(MAJORITY, "a", n=3)
+    engine = poll(MAJORITY, "a", n=4, early_stop=False)
     engine.add(vote("v8"))
-    engine.add(Vote(voter="v9", failure=FailureKind.RAISED))
+    engine.add(vote("v9"))
+    engine.add(Vote(voter="v7", failure=FailureKind.RAISED))
     decision = engine.close()
-    assert (decision.outcome, decision.electorate, decision.counted) == (NO_QUORUM, 3, 1)
-    assert decision.support == pytest.approx(1 / 3)
-    assert decision.explanation == "only 1 of 3 agreed (majority needs 2); 2 voters failed: raised, timeout"
+    assert (decision.outcome, decision.electorate, decision.counted) == (NO_QUORUM, 4, 1)
+    assert decision.support == 0.25
+    assert decision.explanation == "only 1 of 4 agreed (majority needs 3); 3 voters failed: raised, timeout (2)"
 
 
 def test_silence_is_no_quorum() -> None:
@@ -542,6 +543,25 @@ def test_with_a_tolerance_a_number_that_needs_no_neighbours_is_decided_early() -
     assert poll(MAJORITY, 1, 1, 1.1, n=4, equality=near).decision is None
     assert poll(UNANIMOUS, 1, 1.3, n=5, equality=near).decision is not None
     assert poll(UNANIMOUS, 1, 1.2, n=5, equality=near).decision is None
+    assert ConsensusEngine(method=UNANIMOUS, electorate=5, equality=near).add(vote("v0")) is not None
+
+
+def test_with_a_tolerance_neighbours_help_a_number_that_none_can_displace() -> None:
+    engine = poll(MAJORITY, 1, 1, 1, 1.1, n=7, equality=Equality(kind=EqualityKind.NUMERIC, tolerance=0.1))
+    assert engine.add(vote("v8")) is None
+    decision = engine.add(vote("v9"))
+    assert decision is not None
+    assert decision.value == 1
+    assert decision.explanation == "4 of 7 agreed (majority needs 4); 2 voters failed: timeout; 1 voter not heard"
+
+
+def test_with_a_tolerance_the_others_may_still_gather_to_a_tie() -> None:
+    near = Equality(kind=EqualityKind.NUMERIC, tolerance=1.0)
+    engine = poll(QUORUM, 1, 1, 1, 1, 10, 10, 10.5, n=8, threshold=0.4, equality=near)
+    assert engine.decision is None
+    decision = engine.add(vote("v9", (10, 1.0)))
+    assert decision is not None
+    assert decision.outcome is TIE
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Examples: missions, and agents of one's own."""

@@ -1,0 +1,166 @@
+"""`chimera run` as a user runs it: in a process of its own, on the tests' Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chimera import Settings
+from tests.conftest import ROOT
+
+DIABETES = "Which dataset came from a study of diabetes patients, and how many features has it?"
+
+
+def chimera(*arguments: str, timeout_s: float = 110, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "chimera", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def same(document: dict[str, Any]) -> dict[str, Any]:
+    """A result without what may differ from run to run."""
+    return {key: value for key, value in document.items() if key not in ("elapsed_s", "mission_id")}
+
+
+@pytest.mark.cluster
+def test_the_example_mission_is_answered_with_citations(local_ray: Settings) -> None:
+    done = chimera("run", "--mission", "examples/missions/datasets.yaml", "--address", local_ray.address)
+    assert done.returncode == 0, done.stderr
+    assert "diabetes" in done.stdout and "[diabetes.rst:" in done.stdout and "10 feature variables" in done.stdout
+    assert "extracts and does not write" in done.stdout
+
+
+@pytest.mark.cluster
+def test_json_is_one_document_and_the_same_under_every_hash_seed(local_ray: Settings) -> None:
+    arguments = ("run", DIABETES, "--docs", "package:sklearn/datasets/descr", "--json", "--address", local_ray.address)
+    runs = [chimera(*arguments, PYTHONHASHSEED=seed) for seed in ("0", "1")]
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
+    first, second = (json.loads(run.stdout) for run in runs)
+    assert same(first) == same(second)
+    assert {"question", "answer", "quotes", "confidence", "decision", "dissent", "elapsed_s", "cost_usd"} <= first.keys()
+    assert first["quotes"][0]["file"] == "diabetes.rst"
+    assert all({"text", "file", "line"} <= quote.keys() for quote in first["quotes"])
+    assert 0 < first["confidence"] <= 1 and first["cost_usd"] == 0
+
+
+@pytest.mark.cluster
+def test_every_quote_stands_in_its_source_at_its_line(local_ray: Settings) -> None:
+    import sklearn.datasets
+
+    done = chimera("run", DIABETES, "--docs", "package:sklearn/datasets/descr", "--json", "--address", local_ray.address)
+    folder = Path(sklearn.datasets.__file__).parent / "descr"
+    for quote in json.loads(done.stdout)["quotes"]:
+        lines = (folder / quote["file"]).read_text(encoding="utf-8").splitlines()
+        source = " ".join(" ".join(lines[quote["line"] - 1 :]).split())
+        assert quote["text"] in source
+        assert quote["text"].split()[0] in lines[quote["line"] - 1]
+
+
+@pytest.mark.cluster
+def test_a_batch_is_a_line_for_each_question_in_their_order(local_ray: Settings, tmp_path: Path) -> None:
+    lines = (ROOT / "tests/data/qa/questions.jsonl").read_text(encoding="utf-8").splitlines()[:12]
+    batch = tmp_path / "batch.jsonl"
+    batch.write_text("\n".join(lines), encoding="utf-8")
+    done = chimera(
+        "run", "--questions", str(batch), "--docs", "tests/data/qa/docs", "--json", "--address", local_ray.address
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    asked = [json.loads(line) for line in lines]
+    assert [answer["question"] for answer in answers] == [question["question"] for question in asked]
+    hits = [
+        any(word in answer["quotes"][0]["text"] for word in question["answers"])
+        for answer, question in zip(answers, asked, strict=True)
+    ]
+    assert sum(hits) >= 8
+
+
+@pytest.mark.cluster
+def test_files_that_cannot_be_read_are_named_and_the_rest_is_used(local_ray: Settings, tmp_path: Path) -> None:
+    (tmp_path / "good.md").write_text("# Moon\n\nThe moon is made of rock, said the geologist.\n")
+    (tmp_path / "junk.txt").write_bytes(b"\x00\x01\x02" * 100)
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 and then nothing")
+    (tmp_path / "page.html").write_text("<html><body><script>moon()</script><p>Cheese is made of milk.</p></body></html>")
+    done = chimera(
+        "run", "What is the moon made of?", "--docs", str(tmp_path), "--json", "--address", local_ray.address
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["quotes"][0] == {"text": "The moon is made of rock, said the geologist.", "file": "good.md", "line": 3}
+    assert [skipped["file"] for skipped in answer["skipped"]] == ["broken.pdf", "junk.txt"]
+
+
+@pytest.mark.cluster
+def test_no_agreement_is_exit_code_1_with_the_partial_result(local_ray: Settings, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Nothing here is about it.\n")
+    done = chimera(
+        "run", "Zebra xylophone?", "--docs", str(tmp_path), "--json", "--consensus", "unanimous",
+        "--address", local_ray.address,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    answer = json.loads(done.stdout)
+    assert answer["decision"]["outcome"] == "no_quorum"
+
+
+@pytest.mark.cluster
+def test_a_mission_out_of_time_is_exit_code_1_and_says_so(local_ray: Settings) -> None:
+    done = chimera(
+        "run", DIABETES, "--docs", "package:sklearn/datasets/descr", "--deadline", "0.05", "--address", local_ray.address
+    )
+    assert done.returncode == 1, done.stdout
+    assert "deadline" in done.stdout
+
+
+@pytest.mark.cluster
+def test_a_user_written_graph_runs(local_ray: Settings) -> None:
+    done = chimera("run", "--mission", "examples/missions/graph.yaml", "--json", "--address", local_ray.address)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "answered"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a question"], "--docs"),
+        ([], "give one of a question, --mission FILE or --questions FILE"),
+        (["q?", "--mission", "examples/missions/datasets.yaml"], "not question and mission"),
+        (["q?", "--docs", "no/such/folder"], "no/such/folder"),
+        (["q?", "--docs", "{empty}"], "{empty}"),
+        (["q?", "--docs", "docs", "--replicas", "5"], "there are 3 methods"),
+        (["q?", "--docs", "docs", "--replicas", "0"], "replicas"),
+        (["q?", "--docs", "docs", "--agents", "4"], "at least 6"),
+        (["q?", "--docs", "docs", "--deadline", "-1"], "deadline_s"),
+        (["q?", "--docs", "docs", "--threshold", "0.7"], "threshold: only for quorum"),
+        (["q?", "--docs", "docs", "--model", "openai:gpt-4o"], "openai"),
+        (["q?", "--docs", "docs", "--model", "gpt"], "offline"),
+        (["q?", "--docs", "docs", "--consensus", "loudest"], "loudest"),
+        (["--mission", "no/such.yaml"], "no/such.yaml"),
+        (["--questions", "README.md", "--docs", "docs"], "README.md:1"),
+        (["q?", "--docs", "docs", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_says_what_to_do(arguments: list[str], said: str, tmp_path: Path) -> None:
+    filled = [argument.replace("{empty}", str(tmp_path)) for argument in arguments]
+    done = chimera("run", *filled)
+    assert done.returncode == (3 if "127.0.0.1:1" in filled else 2), done.stderr
+    plain = " ".join(done.stderr.replace("│", " ").split())
+    assert said.replace("{empty}", str(tmp_path)) in plain
+    assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_bad_input_is_json_too_where_json_is_asked_for(tmp_path: Path) -> None:
+    done = chimera("run", "q?", "--docs", str(tmp_path / "nowhere"), "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["kind"] == "DocumentsError"

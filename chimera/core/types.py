@@ -216,6 +216,8 @@ class MissionState(StrEnum):
 class TaskResult(Frozen):
     """What came of a mission. `value` is the output task's decision; `replies` are the votes that made it.
 
+    `confidence` is the mean confidence in `value` over the voters that were heard, those that failed among them.
+
     `error` is set only when `state` is `failed`: `{"kind": error class, "message": what to do}`. `cost_usd` is the
     sum over every attempt, also those that were lost.
     """

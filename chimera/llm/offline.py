@@ -19,4 +19,6 @@ class OfflineModel(ChatModel):
     async def chat(self, request: ChatRequest) -> ChatResponse:
         if not request.documents:
             raise ModelError("the offline model only extracts: give it documents, or name a model that writes")
-        return ChatResponse(text="\n".join(dict.fromkeys(f"{quote.text} {quote.citation}" for quote in request.documents)))
+        return ChatResponse(
+            text="\n".join(dict.fromkeys(f"{quote.text} {quote.citation}" for quote in request.documents))
+        )

@@ -17,6 +17,7 @@ class Settled:
     inputs: Mapping[str, JsonValue]
     decision: Decision
     votes: tuple[Vote, ...]
+    confidence: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

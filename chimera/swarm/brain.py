@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from chimera.core.errors import GraphError, ReplyError
 from chimera.core.events import Event, EventKind
-from chimera.core.types import Decision, FailureKind, MissionState, Outcome, TaskResult, Vote
+from chimera.core.types import Consensus, Decision, FailureKind, MissionState, Outcome, TaskResult, Vote
 from chimera.swarm.attempt import Attempt, Report, Settled
 from chimera.swarm.consensus import ConsensusEngine
 from chimera.swarm.decomposition import TaskDecomposer
@@ -206,7 +206,7 @@ class MissionBrain:
         node = task.node
         del self._running[node.id]
         votes = tuple(sorted(task.votes, key=lambda vote: (vote.policy, vote.voter)))
-        self._settled[node.id] = Settled(node.task.inputs, decision, votes)
+        self._settled[node.id] = Settled(node.task.inputs, decision, votes, _confidence(task.vote, decision, votes))
         for attempt_id in task.open:
             self._task_of.pop(attempt_id, None)
         yield self._record(now, EventKind.TASK_DECIDED, node.id, **decision.model_dump(mode="json"))
@@ -308,7 +308,7 @@ class MissionBrain:
             mission_id=self.mission_id,
             state=state,
             value=decision.value if decision else None,
-            confidence=_confidence(decision, votes),
+            confidence=output.confidence if output else 0.0,
             decision=decision,
             replies=votes,
             explanation=why,
@@ -356,11 +356,11 @@ def _facts(vote: Vote) -> dict[str, JsonValue]:
     return facts
 
 
-def _confidence(decision: Decision | None, votes: tuple[Vote, ...]) -> float:
-    """How sure the swarm is: the winner's support times the mean confidence of those who replied."""
-    if decision is None or not decision.agreed:
+def _confidence(vote: ConsensusEngine, decision: Decision, votes: tuple[Vote, ...]) -> float:
+    """How sure the swarm is of the decision's value: the mean over the voters that were heard, failures among them."""
+    if not decision.agreed or not votes:
         return 0.0
-    replies = [vote.reply.confidence for vote in votes if vote.reply]
-    if not replies or decision.method.value == "weighted":
-        return decision.support
-    return decision.support * sum(replies) / len(replies)
+    if decision.method is Consensus.WEIGHTED:
+        return min(1.0, decision.support * decision.electorate / len(votes))
+    winners = next(candidate.voters for candidate in vote.candidates if candidate.value == decision.value)
+    return sum(v.reply.confidence for v in votes if v.reply and v.voter in winners) / len(votes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -23,6 +24,9 @@ pytestmark = pytest.mark.cluster
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 PR_SET_PDEATHSIG = 1
+
+MISSIONS_AS_JOBS = ("examples/missions/datasets.yaml", "examples/missions/own_agent.yaml")
+"""Those that this module submits; the docs may name no others."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,11 @@ def head(short_tmp: Path) -> Iterator[Head]:
     """`ray start --head` with RAY_AUTH_MODE=token, on loopback, with ports and a temp dir of its own."""
     folder = short_tmp / "head"
     folder.mkdir()
-    token = folder / "token"
-    token.write_text(secrets.token_hex(32))
-    token.chmod(0o600)
+    [making] = re.findall(r"^umask 077; .*$", (ROOT / "docs/how-to.md").read_text(encoding="utf-8"), re.MULTILINE)
+    bin_first = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-ec", making], cwd=folder, env={"PATH": bin_first}, check=True)
+    token = folder / "ray_token"
+    assert token.stat().st_mode & 0o777 == 0o600
     dashboard = free_port()
     marker = f"CHIMERA_TEST_HEAD={secrets.token_hex(8)}"
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "CHIMERA_"))}
@@ -79,7 +85,7 @@ def head(short_tmp: Path) -> Iterator[Head]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "AUTOSCALER_METRIC_PORT": str(free_port()),
         "DASHBOARD_METRIC_PORT": str(free_port()),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": bin_first,
         "CHIMERA_HOME": str(folder / "home"),
     }
     name, _, value = marker.partition("=")
@@ -126,7 +132,7 @@ def submit(head: Head, *arguments: str, **environment: str) -> subprocess.Comple
 
 @pytest.mark.timeout(240)
 def test_a_mission_runs_as_a_ray_job_with_token_authentication(head: Head) -> None:
-    done = submit(head, "--mission", "examples/missions/datasets.yaml")
+    done = submit(head, "--mission", MISSIONS_AS_JOBS[0])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[diabetes.rst:" in done.stdout and "10 feature variables" in done.stdout
     assert "succeeded" in done.stdout
@@ -134,7 +140,7 @@ def test_a_mission_runs_as_a_ray_job_with_token_authentication(head: Head) -> No
 
 @pytest.mark.timeout(240)
 def test_an_agent_from_the_working_dir_runs_in_a_job(head: Head) -> None:
-    done = submit(head, "--mission", "examples/missions/own_agent.yaml")
+    done = submit(head, "--mission", MISSIONS_AS_JOBS[1])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 words" in done.stdout
 

@@ -49,7 +49,16 @@ def test_json_is_one_document_and_the_same_under_every_hash_seed(local_ray: Sett
     assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
     first, second = (json.loads(run.stdout) for run in runs)
     assert same(first) == same(second)
-    assert {"question", "answer", "quotes", "confidence", "decision", "dissent", "elapsed_s", "cost_usd"} <= first.keys()
+    assert {
+        "question",
+        "answer",
+        "quotes",
+        "confidence",
+        "decision",
+        "dissent",
+        "elapsed_s",
+        "cost_usd",
+    } <= first.keys()
     assert first["quotes"][0]["file"] == "diabetes.rst"
     assert all({"text", "file", "line"} <= quote.keys() for quote in first["quotes"])
     assert 0 < first["confidence"] <= 1 and first["cost_usd"] == 0
@@ -59,7 +68,9 @@ def test_json_is_one_document_and_the_same_under_every_hash_seed(local_ray: Sett
 def test_every_quote_stands_in_its_source_at_its_line(local_ray: Settings) -> None:
     import sklearn.datasets
 
-    done = chimera("run", DIABETES, "--docs", "package:sklearn/datasets/descr", "--json", "--address", local_ray.address)
+    done = chimera(
+        "run", DIABETES, "--docs", "package:sklearn/datasets/descr", "--json", "--address", local_ray.address
+    )
     folder = Path(sklearn.datasets.__file__).parent / "descr"
     for quote in json.loads(done.stdout)["quotes"]:
         lines = (folder / quote["file"]).read_text(encoding="utf-8").splitlines()
@@ -92,13 +103,19 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_used(local_ray: Set
     (tmp_path / "good.md").write_text("# Moon\n\nThe moon is made of rock, said the geologist.\n")
     (tmp_path / "junk.txt").write_bytes(b"\x00\x01\x02" * 100)
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 and then nothing")
-    (tmp_path / "page.html").write_text("<html><body><script>moon()</script><p>Cheese is made of milk.</p></body></html>")
+    (tmp_path / "page.html").write_text(
+        "<html><body><script>moon()</script><p>Cheese is made of milk.</p></body></html>"
+    )
     done = chimera(
         "run", "What is the moon made of?", "--docs", str(tmp_path), "--json", "--address", local_ray.address
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert answer["quotes"][0] == {"text": "The moon is made of rock, said the geologist.", "file": "good.md", "line": 3}
+    assert answer["quotes"][0] == {
+        "text": "The moon is made of rock, said the geologist.",
+        "file": "good.md",
+        "line": 3,
+    }
     assert [skipped["file"] for skipped in answer["skipped"]] == ["broken.pdf", "junk.txt"]
 
 
@@ -117,7 +134,14 @@ def test_no_agreement_is_exit_code_1_with_the_partial_result(local_ray: Settings
 @pytest.mark.cluster
 def test_a_mission_out_of_time_is_exit_code_1_and_says_so(local_ray: Settings) -> None:
     done = chimera(
-        "run", DIABETES, "--docs", "package:sklearn/datasets/descr", "--deadline", "0.05", "--address", local_ray.address
+        "run",
+        DIABETES,
+        "--docs",
+        "package:sklearn/datasets/descr",
+        "--deadline",
+        "0.05",
+        "--address",
+        local_ray.address,
     )
     assert done.returncode == 1, done.stdout
     assert "deadline" in done.stdout

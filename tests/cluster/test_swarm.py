@@ -150,7 +150,7 @@ async def test_a_callable_written_here_is_a_policy(swarm: SwarmCoordinator) -> N
         await swarm.spawn_agent(AgentSpec(role="analyzer", policy=double))
     result = await swarm.submit_task(task(inputs={"number": 21}, consensus="weighted"))
     assert result.value == 42
-    assert result.confidence == pytest.approx(0.9, abs=0.31)
+    assert result.confidence == pytest.approx(0.9)
 
 
 async def test_a_graph_of_tasks_runs_in_order(swarm: SwarmCoordinator) -> None:

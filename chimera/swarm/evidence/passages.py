@@ -17,6 +17,8 @@ from chimera.swarm.evidence.documents import Document
 from chimera.swarm.evidence.formats import Line
 
 MAX_PASSAGE_CHARS = 1_000
+MAX_MARKUP_CHARS = 300
+"""A longer line is prose: its end is not searched for markup, so that no line takes long."""
 
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof st sr jr rev gen col lt sgt capt gov sen rep hon vs cf al approx ca ed eds e.g i.e viz "
@@ -24,7 +26,7 @@ _ABBREVIATIONS = frozenset(
 )
 _BEFORE_NUMBERS = frozenset("no nos fig figs vol p pp sec ch eq".split())
 
-_SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]*]*\s+|[。！？]+[」』”’]*\s*)")
+_SENTENCE_END = re.compile(r"(?:(?<![.!?…])[.!?…]+[\"'”’»)\]*]*\s+|[。！？]+[」』”’]*\s*)")
 _WORD_BEFORE = re.compile(r"[^\s(\[\"'“‘]+$")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[A-Z]")
 _OPENING = "\"'“‘«([*_`"
@@ -74,18 +76,18 @@ def _blocks(lines: Sequence[Line]) -> Iterator[tuple[str, list[Line]]]:
     """Paragraphs, list items, fields and table rows, each with the heading that it stands under."""
     heading, block = "", list[Line]()
     for index, line in enumerate(lines):
-        after = lines[index + 1] if index + 1 < len(lines) else None
-        title = _title(line, after, alone=not block)
-        apart = not line.text.strip() or title is not None or bool(_is_rule(line.text)) or bool(_ITEM.match(line.text))
-        row = bool(_FIELD.match(line.text) or _COLUMNS.match(line.text.strip()))
-        if block and (apart or row or line.page != block[-1].page):
+        mark = line.text if len(line.text) <= MAX_MARKUP_CHARS else ""
+        title = _title(line, lines[index + 1].text if index + 1 < len(lines) else "", alone=not block)
+        blank = not line.text.strip() or _is_rule(mark)
+        item = _ITEM.match(mark)
+        apart = blank or title is not None or item or _FIELD.match(mark) or _COLUMNS.match(mark.strip())
+        if block and (apart or line.page != block[-1].page):
             yield heading, block
             block = []
         if title is not None:
             heading = title
-        elif line.text.strip() and not _is_rule(line.text):
-            marker = _ITEM.match(line.text)
-            block.append(Line(line.number, line.text[marker.end() :], line.page) if marker else line)
+        elif not blank:
+            block.append(Line(line.number, line.text[item.end() :], line.page) if item else line)
     if block:
         yield heading, block
 
@@ -94,15 +96,15 @@ def _is_rule(text: str) -> bool:
     return bool(_HEADING_RULE.match(text) or _TABLE_RULE.match(text) or _HIDDEN_MARKUP.match(text))
 
 
-def _title(line: Line, after: Line | None, *, alone: bool) -> str | None:
+def _title(line: Line, below: str, *, alone: bool) -> str | None:
     """The heading on this line: `# Title`, or a title with a rule of punctuation right below it."""
+    text = line.text.strip()
+    if not text or max(len(line.text), len(below)) > MAX_MARKUP_CHARS:
+        return None
     if match := _MARKDOWN_HEADING.match(line.text):
         return match[1]
-    text = line.text.strip()
-    underlined = after is not None and _HEADING_RULE.match(after.text) and len(after.text.strip()) >= min(len(text), 4)
-    if alone and text and underlined and not _is_rule(line.text) and len(text) <= 200:
-        return text
-    return None
+    underlined = _HEADING_RULE.match(below) and len(below.strip()) >= min(len(text), 4)
+    return text if alone and underlined and not _is_rule(line.text) else None
 
 
 def _sentences(text: str) -> Iterator[tuple[int, int]]:
@@ -151,21 +153,25 @@ def _pieces(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def stands_in(quote: Quote, document: Document) -> bool:
-    """Whether the quote stands word for word in the document, starting on the line it names; white space aside."""
+    """Whether the quote stands word for word in one paragraph of the document, and starts on the line that it names.
+
+    White space apart: any run of it equals any other.
+    """
     wanted = " ".join(quote.text.split())
     if not wanted or quote.file != document.ref.name:
         return False
-    for index, line in enumerate(document.lines):
-        if (line.number, line.page) == (quote.line, quote.page) and _starts_here(wanted, document.lines[index:]):
-            return True
-    return False
+    place = (quote.line, quote.page)
+    return any(
+        (line.number, line.page) == place and _starts_here(wanted, document.lines, index)
+        for index, line in enumerate(document.lines)
+    )
 
 
-def _starts_here(wanted: str, lines: Sequence[Line]) -> bool:
-    first = " ".join(lines[0].text.split())
-    joined = first
-    for line in lines[1:]:
-        if len(joined) >= len(first) + len(wanted):
+def _starts_here(wanted: str, lines: Sequence[Line], index: int) -> bool:
+    first = joined = " ".join(lines[index].text.split())
+    for at in range(index + 1, len(lines)):
+        following = " ".join(lines[at].text.split())
+        if not following or len(joined) >= len(first) + len(wanted):
             break
-        joined = f"{joined} {' '.join(line.text.split())}".rstrip()
-    return 0 <= joined.find(wanted) < max(len(first), 1)
+        joined = f"{joined} {following}"
+    return 0 <= joined.find(wanted) < len(first)

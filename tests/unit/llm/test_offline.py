@@ -17,7 +17,11 @@ def quotes(*texts: str) -> tuple[Quote, ...]:
 
 
 async def test_every_text_once_in_order_word_for_word_with_its_citation() -> None:
-    request = ChatRequest(messages=ASKED, documents=(*quotes("  b: 10\t", "a – “é”"), quotes("  b: 10\t")[0], quotes("", "", "", "b: 10")[3]), max_tokens=1)
+    request = ChatRequest(
+        messages=ASKED,
+        documents=(*quotes("  b: 10\t", "a – “é”"), quotes("  b: 10\t")[0], quotes("", "", "", "b: 10")[3]),
+        max_tokens=1,
+    )
     response = await OfflineModel().chat(request)
     assert response.text == "  b: 10\t [0.txt:1]\na – “é” [1.txt:1]\nb: 10 [3.txt:1]"
     assert (response.tokens_in, response.tokens_out, response.cost_usd) == (0, 0, 0.0)

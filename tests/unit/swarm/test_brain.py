@@ -32,7 +32,9 @@ from chimera.swarm.graph import TaskGraph, TaskNode
 class Mission:
     """A brain and what it has asked for so far."""
 
-    def __init__(self, *nodes: TaskNode, output: str | None = None, deadline_s: float = 60.0, max_nodes: int = 100) -> None:
+    def __init__(
+        self, *nodes: TaskNode, output: str | None = None, deadline_s: float = 60.0, max_nodes: int = 100
+    ) -> None:
         graph = TaskGraph(nodes=nodes, output=output or nodes[-1].id)
         self.brain = MissionBrain(
             mission_id="m", graph=graph, deadline_s=deadline_s, decomposer=TaskDecomposer(max_nodes=max_nodes)
@@ -320,3 +322,13 @@ def test_costs_add_up_over_attempts() -> None:
     attempt = mission.attempt("t")
     mission.tell(Reported(Report(attempt.id, "m", agent="b", reply=Reply(value=1), cost_usd=0.5)))
     assert ended(mission).cost_usd == 0.75
+
+
+@pytest.mark.parametrize("consensus", ["majority", "weighted"])
+def test_confidence_is_the_mean_over_the_voters_that_were_heard(consensus: Any) -> None:
+    mission = Mission(node("t", replicas=4, early_stop=False, max_attempts=1, consensus=consensus))
+    mission.reply("t", "yes", 0, confidence=0.9)
+    mission.reply("t", "yes", 1, confidence=0.7)
+    mission.reply("t", "yes", 2, confidence=0.8)
+    mission.fail("t", FailureKind.RAISED, 3)
+    assert ended(mission).confidence == pytest.approx((0.9 + 0.7 + 0.8) / 4)

@@ -239,6 +239,13 @@ def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
         read_document(ref_of(path))
 
 
+def test_a_shard_is_filled_to_the_byte() -> None:
+    refs = [
+        DocumentRef(f"/docs/{name}", name, size) for name, size in (("a", 4), ("b", 6), ("c", 1), ("d", 10), ("e", 99))
+    ]
+    assert [[ref.name for ref in shard] for shard in shard_documents(refs, 10)] == [["a", "b"], ["c"], ["d"], ["e"]]
+
+
 @given(sizes=st.lists(st.integers(0, 2_000), max_size=60), shard_bytes=st.integers(1, 1_000))
 def test_shards_hold_every_file_once_and_no_more_than_fits(sizes: list[int], shard_bytes: int) -> None:
     refs = [DocumentRef(f"/docs/{i:03d}", f"{i:03d}", size) for i, size in enumerate(sizes)]

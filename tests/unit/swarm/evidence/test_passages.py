@@ -105,6 +105,24 @@ def test_a_passage_has_a_largest_length_and_loses_nothing() -> None:
     assert "".join(texts("x" * 2_500)) == "x" * 2_500
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=-" * 200_000 + "x",
+        "." * 400_000 + "x",
+        "a  " * 200_000,
+        "# a" + " " * 400_000 + "x",
+        "A." * 200_000,
+        "<" * 400_000,
+    ],
+    ids=["rule", "dots", "columns", "heading", "initials", "brackets"],
+)
+@pytest.mark.timeout(20)
+def test_no_line_takes_long(text: str) -> None:
+    whole = document(text)
+    assert all(stands_in(passage.quote, whole) for passage in split_passages(whole)[:3])
+
+
 def test_what_is_only_punctuation_is_no_passage() -> None:
     assert texts("---\n\n***\n\n...\n\n| |") == []
 
@@ -131,6 +149,7 @@ def test_every_passage_of_any_text_stands_in_it(text: str) -> None:
         ({}, True),
         ({"text": "Elms  are\ntrees  too."}, True),
         ({"text": "Elms are"}, True),
+        ({"text": "are trees too. Birches"}, False),
         ({"text": "elms are trees too."}, False),
         ({"text": "Elms are not trees too."}, False),
         ({"text": "Oaks are trees."}, False),
@@ -142,7 +161,7 @@ def test_every_passage_of_any_text_stands_in_it(text: str) -> None:
     ],
 )
 def test_a_quote_stands_only_word_for_word_and_in_its_place(change: dict[str, object], stands: bool) -> None:
-    source = document("Oaks are trees.\nElms are\ntrees too.")
+    source = document("Oaks are trees.\nElms are\ntrees too.\n\nBirches as well.")
     quote = Quote.model_validate({"text": "Elms are trees too.", "file": "a.txt", "line": 2} | change)
     assert stands_in(quote, source) is stands
 

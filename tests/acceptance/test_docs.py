@@ -1,0 +1,142 @@
+"""The docs do what they say: every command is run, every link leads somewhere, the Python in the README runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chimera import Settings
+from tests.acceptance.test_job import MISSIONS_AS_JOBS
+from tests.acceptance.test_run import chimera
+from tests.conftest import ROOT
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+STARTS = ("chimera ", "ray ", "make", "python ", "umask", "export ", ".venv/bin/")
+
+
+def blocks(language: str) -> list[str]:
+    return [
+        body for page in PAGES for found, body in BLOCK.findall(page.read_text(encoding="utf-8")) if found == language
+    ]
+
+
+def commands() -> list[str]:
+    lines = [line.split(" #")[0].strip() for body in blocks("") for line in body.splitlines()]
+    lines = [line for line in lines if line.startswith(STARTS)]
+    inline = re.findall(r"`((?:chimera|make|ray job|python) [^`]+)`", "".join(p.read_text("utf-8") for p in PAGES))
+    mentioned = {"chimera run", "ray job submit", "chimera run --help"}
+    return sorted((set(lines) | set(inline)) - mentioned)
+
+
+CHIMERA = [line for line in commands() if line.startswith("chimera ")]
+MAKE = [line for line in commands() if re.match(r"make( |$)", line)]
+JOBS = [line for line in commands() if line.startswith("ray job submit")]
+PYTHON = [line for line in commands() if line.startswith("python bench/")]
+TESTED_ELSEWHERE = (
+    "umask ",
+    "export ",
+    "ray start ",
+    ".venv/bin/",
+)  # test_job follows the docs; the rest is this suite
+
+
+def test_there_are_commands_and_each_has_a_test() -> None:
+    assert min(len(CHIMERA), len(MAKE), len(JOBS), len(PYTHON)) >= 2
+    rest = set(commands()) - {*CHIMERA, *MAKE, *JOBS, *PYTHON}
+    assert [line for line in rest if not line.startswith(TESTED_ELSEWHERE)] == []
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("line", CHIMERA)
+def test_a_chimera_command_runs(line: str, local_ray: Settings) -> None:
+    words = [word.replace("DIR", "tests/data/qa/docs") for word in shlex.split(line)[1:]]
+    done = chimera(*words, "--address", local_ray.address, timeout_s=200)
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout.strip() and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("line", MAKE)
+def test_a_make_target_exists(line: str) -> None:
+    words = [word for word in shlex.split(line) if word not in ("||", "&&")]
+    done = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", JOBS)
+def test_a_job_is_one_that_test_job_runs(line: str) -> None:
+    assert line.split("--mission ")[1] in MISSIONS_AS_JOBS
+    assert line.startswith("ray job submit --working-dir . -- python jobs/mission.py --mission ")
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("line", PYTHON)
+def test_a_benchmark_runs(line: str, local_ray: Settings) -> None:
+    words = shlex.split(line)[1:]
+    if "corpus" in line:
+        words += ["--address", local_ray.address]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_the_python_of_the_readme_runs(local_ray: Settings, tmp_path: Path) -> None:
+    [program] = [body for body in blocks("python") if "asyncio.run" in body]
+    script = tmp_path / "program.py"
+    script.write_text(program, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "CHIMERA_ADDRESS": local_ray.address},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("4 0.9 ")
+    assert "mission_ended" in done.stdout
+
+
+def test_python_shown_from_a_file_is_that_file() -> None:
+    shown = [body for body in blocks("python") if "asyncio.run" not in body]
+    [agent] = shown
+    assert agent == (ROOT / "examples/agents/word_counter.py").read_text(encoding="utf-8")
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_setting_is_in_the_docs() -> None:
+    text = (ROOT / "docs/how-to.md").read_text(encoding="utf-8")
+    for name, field in Settings.model_fields.items():
+        assert f"| `{name}` |" in text, name
+        assert str(field.description) in text, name
+
+
+def test_every_option_of_run_is_in_the_docs_or_the_help() -> None:
+    help_text = chimera("run", "--help").stdout
+    text = (ROOT / "docs/how-to.md").read_text(encoding="utf-8")
+    for option in re.findall(r"--[a-z]+", text):
+        if f"| `{option}" in text:
+            assert option in help_text
+    assert "Exit codes" in help_text
+
+
+def test_architecture_is_short() -> None:
+    assert len((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()) < 150

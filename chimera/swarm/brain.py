@@ -361,6 +361,6 @@ def _confidence(vote: ConsensusEngine, decision: Decision, votes: tuple[Vote, ..
     if not decision.agreed or not votes:
         return 0.0
     if decision.method is Consensus.WEIGHTED:
-        return min(1.0, decision.support * decision.electorate / len(votes))
+        return round(min(1.0, decision.support * decision.electorate / len(votes)), 6)
     winners = next(candidate.voters for candidate in vote.candidates if candidate.value == decision.value)
-    return sum(v.reply.confidence for v in votes if v.reply and v.voter in winners) / len(votes)
+    return round(sum(v.reply.confidence for v in votes if v.reply and v.voter in winners) / len(votes), 6)

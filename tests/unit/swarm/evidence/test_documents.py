@@ -200,6 +200,32 @@ def test_html_keeps_what_is_seen_and_where_it_stands(tmp_path: Path) -> None:
     assert seen == [(1, "Trees"), (4, "An oak & an"), (5, "elm."), (5, "one"), (5, "two"), (5, "a b")]
 
 
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("a<!-- <p>no -->b", "ab"),
+        ('<a title="x > y" href=z>link</a>', "link"),
+        ("1 < 2 and 3 > 2 &lt;p&gt;", "1 < 2 and 3 > 2 <p>"),
+        ("shown<script>let never = 1", "shown"),
+        ("cut <b", "cut <b"),
+        ("&notanentity; &#65;", "\u00acanentity; A"),
+        ("<!DOCTYPE html><HTML>up", "up"),
+    ],
+)
+def test_html_is_read_as_it_is_shown(tmp_path: Path, page: str, text: str) -> None:
+    (tmp_path / "a.html").write_text(page)
+    assert "".join(shown for _, shown in lines_of(tmp_path / "a.html")) == text
+
+
+@pytest.mark.parametrize(
+    "piece", ["<", "<!--", "<a ", '<a b="', "<a b='\"", "&", "<p>x", "<b>x", "<script></scrip", "<![CDATA[", "<!", '<a "x"']
+)
+@pytest.mark.timeout(20)
+def test_broken_html_takes_no_longer_than_other(tmp_path: Path, piece: str) -> None:
+    (tmp_path / "a.html").write_text(piece * 100_000)
+    assert len(read_document(ref_of(tmp_path / "a.html")).lines) <= 200_000
+
+
 def test_pdf_has_pages_and_lines(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(write_pdf("Oaks are trees.\nElms too.", "Cats are not."))
     lines = read_document(ref_of(tmp_path / "a.pdf")).lines

@@ -68,12 +68,14 @@ class Coordinator:
         cells: int,
         clock: Clock | None = None,
         spawn: Callable[..., Any] = cluster.spawn,
+        kill: Callable[..., None] = cluster.kill,
     ) -> None:
         self._swarm = swarm
         self._settings = settings
         self._cells = cells
         self._clock = clock or SystemClock()
         self._spawn = spawn
+        self._kill = kill
         self._decomposer = TaskDecomposer(max_nodes=settings.max_nodes)
         self._missions: OrderedDict[str, _Mission] = OrderedDict()
         self._running = 0
@@ -169,7 +171,7 @@ class Coordinator:
                 await self._manager.close.remote()
             except cluster.CALL_FAILED as error:
                 log.warning("manager did not close: %s", error)
-            cluster.kill(self._manager)
+            self._kill(self._manager)
             self._manager = None
         if self._journal is not None:
             await self._journal.close()

@@ -29,12 +29,20 @@ class Manager:
     """One shard of a swarm."""
 
     def __init__(
-        self, *, named: str, swarm: str, settings: Settings, cells: int, spawn_cell: SpawnCell = cluster.spawn_cell
+        self,
+        *,
+        named: str,
+        swarm: str,
+        settings: Settings,
+        cells: int,
+        spawn_cell: SpawnCell = cluster.spawn_cell,
+        kill: Callable[..., None] = cluster.kill,
     ) -> None:
         self._name = named
         self._swarm = swarm
         self._settings = settings
         self._spawn_cell = spawn_cell
+        self._kill = kill
         self._roster = Roster()
         self._outbox = Outbox()
         self._cells: dict[str, Any] = {}
@@ -96,7 +104,7 @@ class Manager:
             watcher.cancel()
         self._watchers.clear()
         for cell in self._cells.values():
-            cluster.kill(cell)
+            self._kill(cell)
         self._cells.clear()
 
     async def _settle_in(self, home: str, seats: list[Seat]) -> dict[str, str]:
@@ -138,7 +146,7 @@ class Manager:
     async def _revive(self, home: str, why: str) -> None:
         log.warning("%s; its work goes to others while it is started again", why)
         if not why.endswith("died"):
-            cluster.kill(self._cells[home], restart=True)
+            self._kill(self._cells[home], restart=True)
         self._perform(self._roster.cell_down(home, why))
         while True:
             try:

@@ -25,7 +25,7 @@ _MARKUP = re.compile(
     r"|<[/!?]?(?P<tag>[a-z][a-z0-9]*)(?:[^<>\"']|\"[^\"<]*\"|'[^'<]*')*+>",
     re.DOTALL | re.IGNORECASE,
 )
-"""Comments, what is not shown, and tags. None scans a stretch twice, so that broken pages take no longer than others."""
+"""Comments, what is not shown, and tags. None scans a stretch twice, so broken pages take no longer than others."""
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,8 @@ def test_html_is_read_as_it_is_shown(tmp_path: Path, page: str, text: str) -> No
 
 
 @pytest.mark.parametrize(
-    "piece", ["<", "<!--", "<a ", '<a b="', "<a b='\"", "&", "<p>x", "<b>x", "<script></scrip", "<![CDATA[", "<!", '<a "x"']
+    "piece",
+    ["<", "<!--", "<a ", '<a b="', "<a b='\"", "&", "<p>x", "<b>x", "<script></scrip", "<![CDATA[", "<!", '<a "x"'],
 )
 @pytest.mark.timeout(20)
 def test_broken_html_takes_no_longer_than_other(tmp_path: Path, piece: str) -> None:

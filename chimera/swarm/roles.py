@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 METHODS = ("bm25", "graph", "tfidf")
 """The extractors' names, sorted: replica i of an extraction goes to the i-th."""
 
-FINDS_PER_SHARD = 5
+FINDS_PER_SHARD = 10
 
 SYSTEM_PROMPT = (
     "Answer the question from the quoted documents only, in one or two sentences. Say so when they do not answer it. "
@@ -96,8 +96,10 @@ class Extract:
                 "an extraction task has an item with part, parts and files; see chimera.swarm.roles.plan"
             )
         index = index_of(_refs(item), limit_bytes=context.settings.index_cache_bytes)
-        parts = [str(part) for part in item["parts"]]  # type: ignore[union-attr]
-        ranked = methods[self.method].rank(index, parts, int(item["part"]), FINDS_PER_SHARD)  # type: ignore[arg-type]
+        parts, part = item.get("parts"), item.get("part")
+        if not isinstance(parts, list) or not isinstance(part, int) or not 0 <= part < len(parts):
+            raise MissionError("an extraction's item has no such part; see chimera.swarm.roles.plan")
+        ranked = methods[self.method].rank(index, [str(text) for text in parts], part, FINDS_PER_SHARD)
         skipped: list[JsonValue] = [{"file": file.file, "cause": file.cause} for file in index.skipped]
         return ballot(ranked).model_copy(update={"details": {"skipped": skipped}})
 

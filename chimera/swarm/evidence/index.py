@@ -13,7 +13,7 @@ from itertools import chain
 import bm25s
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sparse  # type: ignore[import-untyped]
+import scipy.sparse as sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from chimera.core.errors import UnreadableDocument

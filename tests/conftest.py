@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
 import tempfile
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chimera import Settings, SwarmCoordinator
+from chimera import AgentSpec, Settings, SwarmCoordinator, Task, TaskResult
+from chimera.core.types import Isolation
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,9 +59,43 @@ def local_ray(short_tmp: Path) -> Iterator[Settings]:
     cluster.disconnect(connection)
 
 
+@pytest.fixture(scope="session")
+def shared_swarm(local_ray: Settings, short_tmp: Path) -> Iterator[SwarmCoordinator]:
+    """One swarm for the tests that do it no harm. Each uses a role, and so agents, of its own."""
+    settings = Settings(address=local_ray.address, cells=2, stall_s=3.0, home=short_tmp / "home")
+    swarm = SwarmCoordinator(max_agents=300, settings=settings)
+    asyncio.run(swarm.__aenter__())
+    yield swarm
+    asyncio.run(swarm.__aexit__(None, None, None))
+
+
+class Crew:
+    """A swarm, and a role in it that no other test uses."""
+
+    def __init__(self, swarm: SwarmCoordinator, role: str) -> None:
+        self.swarm = swarm
+        self.role = role
+
+    async def spawn(self, *policies: str, isolation: Isolation = Isolation.PACKED) -> None:
+        specs = [AgentSpec(role=self.role, policy=f"tests.policies:{p}", isolation=isolation) for p in policies]
+        await self.swarm.spawn_agents(specs)
+
+    def task(self, **fields: Any) -> Task:
+        return Task(**{"goal": "what is it?", "role": self.role, "replicas": 3, "deadline_s": 30.0, **fields})
+
+    async def submit(self, **fields: Any) -> TaskResult:
+        return await self.swarm.submit_task(self.task(**fields))
+
+
 @pytest.fixture
-async def swarm(local_ray: Settings, home: Path) -> AsyncIterator[SwarmCoordinator]:
-    """An empty swarm of at most 50 agents in two cells."""
+def crew(shared_swarm: SwarmCoordinator, request: pytest.FixtureRequest) -> Crew:
+    """The session's swarm: for tests that do it no harm."""
+    return Crew(shared_swarm, f"r{zlib.crc32(request.node.nodeid.encode()):08x}")
+
+
+@pytest.fixture
+async def own_crew(local_ray: Settings, home: Path) -> AsyncIterator[Crew]:
+    """A swarm of at most 50 agents in two cells: for tests that kill parts of it, or count them."""
     settings = Settings(address=local_ray.address, cells=2, stall_s=3.0)
     async with SwarmCoordinator(max_agents=50, settings=settings) as swarm:
-        yield swarm
+        yield Crew(swarm, "analyzer")

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from chimera import AgentSpec, Context, Equality, InputError, Overloaded, Reply, SwarmCoordinator, Task
+from chimera import AgentSpec, Context, Equality, InputError, Overloaded, Reply, Task
 from chimera.core.errors import NoAgents, PolicyError
 from chimera.core.types import FailureKind, Isolation, MissionState, Outcome
+from tests.conftest import Crew
 
 pytestmark = pytest.mark.cluster
 
 ISOLATIONS = list(Isolation)
 
 
-async def spawn(swarm: SwarmCoordinator, *policies: str, isolation: Isolation = Isolation.PACKED) -> None:
-    specs = [AgentSpec(role="analyzer", policy=f"tests.policies:{p}", isolation=isolation) for p in policies]
-    await swarm.spawn_agents(specs)
-
-
-def task(**fields: Any) -> Task:
-    return Task(**{"goal": "what is it?", "role": "analyzer", "replicas": 3, "deadline_s": 30.0, **fields})
-
-
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_three_agents_agree(swarm: SwarmCoordinator, isolation: Isolation) -> None:
-    await spawn(swarm, "answer", "answer_in_thread", "answer", isolation=isolation)
-    result = await swarm.submit_task(task(inputs={"answer": {"n": 10}}))
+async def test_three_agents_agree(crew: Crew, isolation: Isolation) -> None:
+    await crew.spawn("answer", "answer_in_thread", "answer", isolation=isolation)
+    result = await crew.submit(inputs={"answer": {"n": 10}})
     assert result.state is MissionState.ANSWERED
     assert result.value == {"n": 10}
     assert result.decision is not None and result.decision.outcome is Outcome.AGREED
@@ -49,10 +39,10 @@ async def test_three_agents_agree(swarm: SwarmCoordinator, isolation: Isolation)
     ],
 )
 async def test_one_bad_worker_leaves_a_correct_and_explained_result(
-    swarm: SwarmCoordinator, policy: str, kind: FailureKind, said: str, isolation: Isolation
+    crew: Crew, policy: str, kind: FailureKind, said: str, isolation: Isolation
 ) -> None:
-    await spawn(swarm, "answer", policy, "answer", isolation=isolation)
-    result = await swarm.submit_task(task(early_stop=False, attempt_timeout_s=1.0))
+    await crew.spawn("answer", policy, "answer", isolation=isolation)
+    result = await crew.submit(early_stop=False, attempt_timeout_s=1.0)
     assert (result.state, result.value) == (MissionState.ANSWERED, 42)
     assert [vote.reply.value for vote in result.replies if vote.reply] == [42, 42]
     [failed] = [vote for vote in result.replies if vote.failure]
@@ -60,9 +50,9 @@ async def test_one_bad_worker_leaves_a_correct_and_explained_result(
 
 
 @pytest.mark.parametrize("policy", ["raises", "hangs", "returns_garbage"])
-async def test_only_bad_workers_leave_an_explained_refusal(swarm: SwarmCoordinator, policy: str) -> None:
-    await spawn(swarm, policy, policy, policy)
-    result = await swarm.submit_task(task(attempt_timeout_s=0.5))
+async def test_only_bad_workers_leave_an_explained_refusal(crew: Crew, policy: str) -> None:
+    await crew.spawn(policy, policy, policy)
+    result = await crew.submit(attempt_timeout_s=0.5)
     assert result.state is MissionState.UNDECIDED
     assert result.value is None
     expected = {"raises": "always raises", "hangs": "no reply within", "returns_garbage": "not a JSON value"}[policy]
@@ -70,75 +60,73 @@ async def test_only_bad_workers_leave_an_explained_refusal(swarm: SwarmCoordinat
     assert expected in result.explanation
 
 
-async def test_a_worker_that_hangs_past_the_deadline_ends_the_mission_at_it(swarm: SwarmCoordinator) -> None:
-    await spawn(swarm, "hangs", "hangs", "answer")
-    started = time.monotonic()
-    result = await swarm.submit_task(task(deadline_s=2.0, attempt_timeout_s=60.0))
+async def test_a_worker_that_hangs_past_the_deadline_ends_the_mission_at_it(crew: Crew) -> None:
+    await crew.spawn("hangs", "hangs", "answer")
+    result = await crew.submit(deadline_s=2.0, attempt_timeout_s=60.0)
     assert result.state is MissionState.EXPIRED
     assert "deadline of 2 s" in result.explanation
     assert [vote.reply.value for vote in result.replies if vote.reply] == [42]
-    assert time.monotonic() - started < 20
 
 
-async def test_a_failed_attempt_goes_to_another_agent(swarm: SwarmCoordinator) -> None:
-    await spawn(swarm, "raises", "answer")
-    results = [await swarm.submit_task(task(replicas=1)) for _ in range(4)]
+async def test_a_failed_attempt_goes_to_another_agent(crew: Crew) -> None:
+    await crew.spawn("raises", "answer")
+    results = [await crew.submit(replicas=1) for _ in range(4)]
     assert [r.value for r in results] == [42] * 4
 
 
-async def test_a_cell_that_is_killed_loses_no_mission(swarm: SwarmCoordinator) -> None:
-    await spawn(swarm, *["slowly"] * 6)
+async def test_a_cell_that_is_killed_loses_no_mission(own_crew: Crew) -> None:
+    await own_crew.spawn(*["slowly"] * 6)
     delays = {"delays_s": [1.5], "answers": ["kept"]}
-    mission_id = await swarm.start_task(task(inputs=delays, early_stop=False))
-    async for event in swarm.events(mission_id):
+    mission_id = await own_crew.swarm.start_task(own_crew.task(inputs=delays, early_stop=False))
+    async for event in own_crew.swarm.events(mission_id):
         if event.kind == "task_started":
             break
-    status = await swarm.status()
+    status = await own_crew.swarm.status()
     assert status["busy"] == 3
     victim = status["cells"]["Cell[0]"]
     os.kill(victim, signal.SIGKILL)
-    result = await swarm.result(mission_id)
+    result = await own_crew.swarm.result(mission_id)
     assert (result.state, result.value) == (MissionState.ANSWERED, "kept")
     assert len([vote for vote in result.replies if vote.reply]) == 3
-    lost = [e async for e in swarm.events(mission_id) if e.kind == "attempt_failed"]
+    lost = [e async for e in own_crew.swarm.events(mission_id) if e.kind == "attempt_failed"]
     assert lost and all(event.data["failure"] == "lost" for event in lost)
-    again = await swarm.submit_task(task(inputs={"delays_s": [0.0], "answers": ["after"]}))
+    again = await own_crew.submit(inputs={"delays_s": [0.0], "answers": ["after"]})
     assert again.value == "after"
-    assert (await swarm.status())["cells"]["Cell[0]"] not in (None, victim)
+    assert (await own_crew.swarm.status())["cells"]["Cell[0]"] not in (None, victim)
 
 
-async def test_a_policy_that_kills_its_process_is_tried_again(swarm: SwarmCoordinator, tmp_path: Path) -> None:
-    await spawn(swarm, "dies_once")
-    result = await swarm.submit_task(task(replicas=1, inputs={"marker": str(tmp_path / "died")}))
+async def test_a_policy_that_kills_its_process_is_tried_again(own_crew: Crew, tmp_path: Path) -> None:
+    await own_crew.spawn("dies_once")
+    result = await own_crew.submit(replicas=1, inputs={"marker": str(tmp_path / "died")})
     assert (result.state, result.value) == (MissionState.ANSWERED, 42)
     assert result.attempts == 2
 
 
-async def test_a_policy_that_blocks_its_cell_is_put_an_end_to(swarm: SwarmCoordinator) -> None:
-    await spawn(swarm, "blocks_the_loop", "answer", "answer")
-    result = await swarm.submit_task(task(early_stop=False, attempt_timeout_s=2.0))
+async def test_a_policy_that_blocks_its_cell_is_put_an_end_to(crew: Crew) -> None:
+    await crew.spawn("blocks_the_loop", "answer", "answer")
+    result = await crew.submit(early_stop=False, attempt_timeout_s=2.0)
     assert (result.state, result.value) == (MissionState.ANSWERED, 42)
 
 
-async def test_the_answer_does_not_depend_on_the_order_of_replies(swarm: SwarmCoordinator) -> None:
-    await spawn(swarm, *["slowly"] * 3)
+async def test_the_answer_does_not_depend_on_the_order_of_replies(crew: Crew) -> None:
+    await crew.spawn(*["slowly"] * 3)
     answers = ["Paris", " PARIS", "paris"]
     seen = set()
     for delays in ([0.0, 0.2, 0.4], [0.4, 0.2, 0.0], [0.2, 0.0, 0.4]):
         inputs = {"delays_s": delays, "answers": answers}
-        result = await swarm.submit_task(task(inputs=inputs, equality=Equality(kind="text")))  # type: ignore[arg-type]
+        result = await crew.submit(inputs=inputs, equality=Equality(kind="text"))  # type: ignore[arg-type]
         seen.add((result.value, result.state))
     assert seen == {("paris", MissionState.ANSWERED)}
 
 
-async def test_dissent_is_a_tie_and_ties_are_explained(swarm: SwarmCoordinator) -> None:
-    await spawn(swarm, *["slowly"] * 2)
-    result = await swarm.submit_task(task(replicas=2, inputs={"delays_s": [0.0], "answers": ["a", "b"]}))
+async def test_dissent_is_a_tie_and_ties_are_explained(crew: Crew) -> None:
+    await crew.spawn(*["slowly"] * 2)
+    result = await crew.submit(replicas=2, inputs={"delays_s": [0.0], "answers": ["a", "b"]})
     assert result.state is MissionState.UNDECIDED
     assert result.decision is not None and result.decision.outcome is Outcome.TIE
 
 
-async def test_a_callable_written_here_is_a_policy(swarm: SwarmCoordinator) -> None:
+async def test_a_callable_written_here_is_a_policy(crew: Crew) -> None:
     bonus = 2
 
     async def double(task: Task, context: Context) -> Reply:
@@ -147,47 +135,47 @@ async def test_a_callable_written_here_is_a_policy(swarm: SwarmCoordinator) -> N
         return Reply(value=number * bonus, confidence=0.9)
 
     for _ in range(3):
-        await swarm.spawn_agent(AgentSpec(role="analyzer", policy=double))
-    result = await swarm.submit_task(task(inputs={"number": 21}, consensus="weighted"))
+        await crew.swarm.spawn_agent(AgentSpec(role=crew.role, policy=double))
+    result = await crew.submit(inputs={"number": 21}, consensus="weighted")
     assert result.value == 42
     assert result.confidence == pytest.approx(0.9)
 
 
-async def test_a_graph_of_tasks_runs_in_order(swarm: SwarmCoordinator) -> None:
-    await spawn(swarm, "told")
+async def test_a_graph_of_tasks_runs_in_order(crew: Crew) -> None:
+    await crew.spawn("told")
     mission = {
         "goal": "a graph",
         "replicas": 1,
         "tasks": [
-            {"id": "first", "goal": "1", "role": "analyzer"},
-            {"id": "second", "goal": "2", "role": "analyzer", "after": ["first"]},
+            {"id": "first", "goal": "1", "role": crew.role},
+            {"id": "second", "goal": "2", "role": crew.role, "after": ["first"]},
         ],
     }
-    result = await swarm.run(mission)
+    result = await crew.swarm.run(mission)
     assert isinstance(result.value, dict) and isinstance(result.value["upstream"], dict)
     assert list(result.value["upstream"]) == ["first"]
     assert result.value["key"] == f"{result.mission_id}/second/0"
 
 
-async def test_events_tell_the_whole_story_also_afterwards(swarm: SwarmCoordinator) -> None:
-    await spawn(swarm, "answer", "answer", "answer")
-    result = await swarm.submit_task(task(early_stop=False))
-    events = [event async for event in swarm.events(result.mission_id)]
+async def test_events_tell_the_whole_story_also_afterwards(crew: Crew) -> None:
+    await crew.spawn("answer", "answer", "answer")
+    result = await crew.submit(early_stop=False)
+    events = [event async for event in crew.swarm.events(result.mission_id)]
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     kinds = [event.kind.value for event in events]
     assert kinds[:2] == ["mission_admitted", "task_started"] and kinds[-2:] == ["task_decided", "mission_ended"]
     assert kinds.count("reply_accepted") == 3
 
 
-async def test_bad_input_is_a_typed_error(swarm: SwarmCoordinator) -> None:
+async def test_bad_input_is_a_typed_error(own_crew: Crew) -> None:
     with pytest.raises(NoAgents, match="AgentSpec\\(role='analyzer'\\)"):
-        await swarm.submit_task(task())
+        await own_crew.submit()
     with pytest.raises(PolicyError, match="ModuleNotFoundError"):
-        await swarm.spawn_agent(AgentSpec(policy="no.such:thing"))
+        await own_crew.swarm.spawn_agent(AgentSpec(policy="no.such:thing"))
     with pytest.raises(Overloaded, match="limit is 50"):
-        await spawn(swarm, *["answer"] * 51)
-    await spawn(swarm, "bad_input")
+        await own_crew.spawn(*["answer"] * 51)
+    await own_crew.spawn("bad_input")
     with pytest.raises(InputError, match="the mission itself is at fault"):
-        await swarm.submit_task(task(replicas=1))
+        await own_crew.submit(replicas=1)
     with pytest.raises(InputError, match="no mission 'nothing'"):
-        await swarm.result("nothing")
+        await own_crew.swarm.result("nothing")

@@ -177,11 +177,12 @@ class AgentSpec(Frozen):
     """An agent to spawn: a role, and the policy that does its work.
 
     `policy` is `"package.module:name"` (a function, or a class that is made once per agent) or a callable;
-    it takes `(task, context)` and returns a JSON value or a `Reply`, directly or as a coroutine.
+    it takes `(task, context)` and returns a JSON value or a `Reply`, directly or as a coroutine. The default answers
+    the task's goal with a sentence from its inputs.
     """
 
     role: Name = "worker"
-    policy: str | Callable[..., Any] = "chimera.swarm.roles:echo"
+    policy: str | Callable[..., Any] = "chimera.swarm.roles:respond"
     isolation: Isolation = Isolation.PACKED
     options: dict[str, JsonValue] = Field(default_factory=dict)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from chimera.core.errors import MissionError, UnreadableDocument
-from chimera.core.types import AgentSpec, Consensus, Quote, Reply, Task
+from chimera.core.hashing import canonical_json
+from chimera.core.types import AgentSpec, Alternative, Consensus, Quote, Reply, Task
 from chimera.llm.chat import ChatMessage, ChatRequest
 from chimera.llm.models import open_model
 from chimera.swarm import brief
@@ -32,6 +33,36 @@ SYSTEM_PROMPT = (
 def echo(task: Task, context: Context) -> JsonValue:
     """Give back `inputs["value"]`, or the goal. For trying a graph out."""
     return task.inputs.get("value", task.goal)
+
+
+def respond(task: Task, context: Context) -> Reply:
+    """The default policy: the sentence of the task's inputs (and of what it waited for) that best answers its goal.
+
+    Replica i uses the i-th method, so that three agents look in three ways. A value that is no text is read as one line
+    `name: value`. Raises MissionError when there is nothing to answer from.
+    """
+    from chimera.swarm.evidence.documents import Document, DocumentRef
+    from chimera.swarm.evidence.formats import Line
+    from chimera.swarm.evidence.index import ShardIndex
+    from chimera.swarm.evidence.methods import METHODS as methods
+
+    values = {**task.inputs, **{name: settled.decision.value for name, settled in context.upstream.items()}}
+    texts = {name: _as_text(name, value) for name, value in sorted(values.items())}
+    if not any(texts.values()):
+        raise MissionError("nothing to answer from: give the task inputs with text, or the agent a policy of your own")
+    refs = [DocumentRef(path="", name=name, size_bytes=len(text)) for name, text in texts.items() if text]
+    lines = {name: tuple(Line(n, line) for n, line in enumerate(text.splitlines(), 1)) for name, text in texts.items()}
+    index = ShardIndex(refs, read=lambda ref: Document(ref, lines[ref.name]))
+    ranked = methods[METHODS[context.replica % len(METHODS)]].rank(index, [task.goal], 0, FINDS_PER_SHARD)
+    if not ranked:
+        return Reply(value=None, confidence=0.0)
+    best, *rest = ranked
+    others = tuple(Alternative(value=found.quote.text, confidence=found.confidence) for found in rest)
+    return Reply(value=best.quote.text, confidence=best.confidence, alternatives=others)
+
+
+def _as_text(name: str, value: JsonValue) -> str:
+    return value if isinstance(value, str) else f"{name}: {canonical_json(value)}"
 
 
 def brief_agents(replicas: int, count: int | None = None) -> list[AgentSpec]:

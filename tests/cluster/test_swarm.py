@@ -141,6 +141,16 @@ async def test_a_callable_written_here_is_a_policy(crew: Crew) -> None:
     assert result.confidence == pytest.approx(0.9)
 
 
+async def test_agents_without_a_policy_answer_from_the_inputs(crew: Crew) -> None:
+    for _ in range(3):
+        await crew.swarm.spawn_agent(AgentSpec(role=crew.role))
+    text = "The tower was built in 1889. It is made of iron. Many people visit it every year."
+    result = await crew.submit(goal="What is the tower made of?", inputs={"text": text}, consensus="weighted")
+    assert (result.state, result.value) == (MissionState.ANSWERED, "It is made of iron.")
+    with pytest.raises(InputError, match="nothing to answer from"):
+        await crew.submit(goal="What is it?")
+
+
 async def test_a_graph_of_tasks_runs_in_order(crew: Crew) -> None:
     await crew.spawn("told")
     mission = {

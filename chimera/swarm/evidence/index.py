@@ -6,7 +6,7 @@ Each structure is built when a method first asks for it, and kept: a cell that r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain
 
@@ -17,7 +17,7 @@ import scipy.sparse as sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from chimera.core.errors import UnreadableDocument
-from chimera.swarm.evidence.documents import DocumentRef, read_document
+from chimera.swarm.evidence.documents import Document, DocumentRef, read_document
 from chimera.swarm.evidence.kinds import Kind, things
 from chimera.swarm.evidence.passages import Passage, iter_passages
 from chimera.swarm.evidence.words import fold, stem_all
@@ -43,13 +43,13 @@ _BYTES_A_CHARACTER = 40
 class ShardIndex:
     """The passages of some documents. `skipped` names the files that could not be read, or not to their end."""
 
-    def __init__(self, refs: Sequence[DocumentRef]) -> None:
+    def __init__(self, refs: Sequence[DocumentRef], read: Callable[[DocumentRef], Document] = read_document) -> None:
         found: list[Passage] = []
         self.skipped: list[UnreadableDocument] = []
         room = MAX_CHARACTERS
         for ref in refs:
             try:
-                for passage in iter_passages(read_document(ref)):
+                for passage in iter_passages(read(ref)):
                     room -= len(passage.text)
                     if room < 0 or len(found) == MAX_PASSAGES:
                         limits = f"{MAX_CHARACTERS} characters or {MAX_PASSAGES} sentences"

@@ -70,7 +70,7 @@ def run(
     Exit codes: **0** answered, **1** the swarm could not agree or ran out of time (what there is is printed),
     **2** bad input, **3** an internal fault.
 
-    Example: `chimera run "How many features has the diabetes dataset?" --docs package:sklearn/datasets/descr`
+    Example: `chimera run "Who first used the Iris database?" --docs package:sklearn/datasets/descr`
     """
     from chimera.cli.run import Request, execute
 

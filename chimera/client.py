@@ -142,7 +142,7 @@ def _raise_if_bad_input(result: TaskResult) -> TaskResult:
         kinds = {cls.__name__: cls for cls in _children(InputError)}
         if kind := kinds.get(result.error["kind"]):
             message = result.error["message"]
-            raise GraphError(message, "fan_out") if kind is GraphError else kind(message)
+            raise GraphError(message, result.error.get("reason", "")) if kind is GraphError else kind(message)
     return result
 
 

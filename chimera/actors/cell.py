@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from chimera.actors.outbox import Batch, Outbox
-from chimera.actors.work_loop import WorkLoop
+from chimera.actors.work_loop import PING_S, WorkLoop
 from chimera.core.config import Settings
 from chimera.core.errors import InputError, PolicyError, ReplyError
 from chimera.core.types import FailureKind, Reply
@@ -21,12 +23,10 @@ from chimera.swarm.policy import Context, Policy, Seat, check_reply
 MAX_THREADS = 4
 """Synchronous policies that run at the same time in one cell."""
 
-MAX_ABANDONED = 16
-"""Threads stuck in policies that timed out; with more, the cell asks for its own end and is started afresh."""
+MAX_STUCK = 16
+"""Policies that go on past their time; with more, the cell asks for its own end and is started afresh."""
 
 MAX_DETAIL = 2_000
-
-HELD_UP = "held up by an agent that blocked the event loop of their cell"
 
 
 class Cell:
@@ -36,10 +36,10 @@ class Cell:
         self._name = named
         self._settings = settings
         self._agents: dict[str, tuple[Seat, Policy]] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[_Ending]] = {}
         self._outbox = Outbox()
         self._threads = asyncio.Semaphore(MAX_THREADS)
-        self._abandoned = 0
+        self._overdue = 0
         self._work = WorkLoop()
 
     def __repr__(self) -> str:
@@ -55,11 +55,18 @@ class Cell:
                 refused[seat.agent_id] = str(error)
         return refused
 
+    async def evict(self, agent_ids: Sequence[str]) -> None:
+        """Let these agents go."""
+        for agent_id in agent_ids:
+            self._agents.pop(agent_id, None)
+
     async def run(self, batch: Sequence[tuple[str, Attempt]]) -> None:
         """Start these `(agent_id, attempt)`; returns at once, and each ends with a report in the outbox."""
         for agent_id, attempt in batch:
             if attempt.id not in self._running:
-                self._running[attempt.id] = asyncio.create_task(self._attempt(agent_id, attempt))
+                task = asyncio.create_task(self._attempt(agent_id, attempt))
+                self._running[attempt.id] = task
+                task.add_done_callback(functools.partial(self._ended, agent_id, attempt, time.monotonic()))
 
     async def cancel(self, attempt_ids: Sequence[str]) -> None:
         """Stop these attempts. A synchronous policy cannot be: its thread is left alone, its reply dropped."""
@@ -68,93 +75,105 @@ class Cell:
                 task.cancel()
 
     async def collect(self, acked: int, wait_s: float) -> Batch:
-        """Long-poll for reports; see `Outbox.collect`. Raises when so many threads are stuck that a new cell is due."""
-        if self._abandoned > MAX_ABANDONED:
-            raise RuntimeError(f"{self._name}: {self._abandoned} threads are stuck in policies that timed out")
+        """Long-poll for reports; see `Outbox.collect`. Raises when so much is stuck here that a new cell is due."""
+        stuck = self._overdue + self._work.strays
+        if stuck > MAX_STUCK:
+            raise RuntimeError(f"{self._name}: {stuck} policies go on long after their time")
         return await self._outbox.collect(acked=acked, wait_s=wait_s)
 
     async def pid(self) -> int:
         """The process this cell lives in."""
         return os.getpid()
 
-    async def _attempt(self, agent_id: str, attempt: Attempt) -> None:
-        started = time.monotonic()
-        seat, policy = self._agents.get(agent_id, (None, None))
-        work = self._work
-        reply: Reply | None = None
-        failure: FailureKind | None = None
-        detail, input_error = "", ""
-        try:
-            if seat is None or policy is None:
-                failure, detail = FailureKind.LOST, f"{agent_id} is not here (any more)"
-            else:
-                context = Context.of(attempt, agent_id=agent_id, role=seat.role, settings=self._settings)
-                returned = await self._call(policy, attempt, context, work)
-                reply = check_reply(returned, max_bytes=self._settings.max_reply_bytes)
-        except _OutOfTime:
-            failure, detail = await self._out_of_time(attempt, work)
-        except asyncio.CancelledError:
-            failure, detail = (FailureKind.LOST, HELD_UP) if work.abandoned else (FailureKind.CANCELLED, "cancelled")
-        except ReplyError as error:
-            failure, detail = FailureKind.INVALID, str(error)
-        except InputError as error:
-            failure, detail, input_error = FailureKind.RAISED, str(error), type(error).__name__
-        except Exception as error:
-            failure, detail = FailureKind.RAISED, f"{type(error).__name__}: {error}"
+    def _ended(self, agent_id: str, attempt: Attempt, started: float, task: asyncio.Task[_Ending]) -> None:
+        """Report an attempt's end. As a done-callback it also runs for one that was cancelled before it began."""
         del self._running[attempt.id]
-        self._outbox.put(
-            [
-                Report(
-                    attempt.id,
-                    attempt.mission_id,
-                    agent=agent_id,
-                    policy=seat.label if seat else "",
-                    reply=reply,
-                    failure=failure,
-                    detail=detail[:MAX_DETAIL],
-                    input_error=input_error,
-                    elapsed_s=time.monotonic() - started,
-                    cost_usd=reply.cost_usd if reply else 0.0,
-                )
-            ]
+        if task.cancelled():
+            ending = _Ending(failure=FailureKind.CANCELLED, detail="cancelled")
+        elif error := task.exception():
+            ending = _Ending(failure=FailureKind.RAISED, detail=f"in its cell: {_said(error)}")
+        else:
+            ending = task.result()
+        seat = self._agents.get(agent_id, (None, None))[0]
+        report = Report(
+            attempt.id,
+            attempt.mission_id,
+            agent=agent_id,
+            policy=seat.label if seat else "",
+            reply=ending.reply,
+            failure=ending.failure,
+            detail=ending.detail[:MAX_DETAIL],
+            input_error=ending.input_error,
+            elapsed_s=time.monotonic() - started,
+            cost_usd=ending.reply.cost_usd if ending.reply else 0.0,
         )
+        self._outbox.put([report])
+
+    async def _attempt(self, agent_id: str, attempt: Attempt) -> _Ending:
+        seat, policy = self._agents.get(agent_id, (None, None))
+        if seat is None or policy is None:
+            return _Ending(failure=FailureKind.LOST, detail=f"{agent_id} is not here (any more)")
+        work = self._work
+        try:
+            context = Context.of(attempt, agent_id=agent_id, role=seat.role, settings=self._settings)
+            returned = await self._call(policy, attempt, context, work)
+            return _Ending(reply=check_reply(returned, max_bytes=self._settings.max_reply_bytes))
+        except _OutOfTime:
+            return await self._out_of_time(attempt, work)
+        except asyncio.CancelledError:
+            if work.abandoned:
+                return _blocked(attempt, work)
+            raise
+        except ReplyError as error:
+            return _Ending(failure=FailureKind.INVALID, detail=str(error))
+        except InputError as error:
+            known = next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == InputError.__module__)
+            return _Ending(failure=FailureKind.RAISED, detail=_said(error), input_error=known)
+        except Exception as error:
+            return _Ending(failure=FailureKind.RAISED, detail=f"{type(error).__name__}: {_said(error)}")
 
     async def _call(self, policy: Policy, attempt: Attempt, context: Context, work: WorkLoop) -> Any:
         call = policy if inspect.isroutine(policy) else type(policy).__call__
         if inspect.iscoroutinefunction(call):
-            return await _within(attempt.timeout_s, work.start(_guarded(policy(attempt.task, context)), attempt.id))
+            return await _within(
+                attempt.timeout_s, work.start(lambda: _guarded(policy, attempt.task, context), attempt.id)
+            )
         async with self._threads:
             returned = await _within(attempt.timeout_s, self._in_thread(policy, attempt, context))
         if inspect.isawaitable(returned):
-            return await _within(attempt.timeout_s, work.start(_guarded(returned), attempt.id))
+            return await _within(attempt.timeout_s, work.start(lambda: _guarded(lambda: returned), attempt.id))
         return returned
 
-    async def _out_of_time(self, attempt: Attempt, work: WorkLoop) -> tuple[FailureKind, str]:
+    async def _out_of_time(self, attempt: Attempt, work: WorkLoop) -> _Ending:
         """Whose fault it is: the attempt's own, or that of a neighbour that blocks the loop which both run on."""
-        timeout = f"no reply within {attempt.timeout_s:.3g} s"
-        blocker = None if work.abandoned else await work.blocker()
-        if blocker == attempt.id:
-            if self._work is work:
-                self._work = WorkLoop()
-                self._abandoned += 1
-                work.abandon()
-            return FailureKind.TIMEOUT, f"{timeout}; it blocks its event loop: await, or write a plain function"
-        if blocker or work.abandoned:
-            return FailureKind.LOST, HELD_UP
-        return FailureKind.TIMEOUT, timeout
+        if not work.abandoned and await work.is_blocked() and not work.abandoned:
+            self._overdue += 1
+            self._work = WorkLoop()
+            work.abandon()
+            if not work.culprit:
+                work.culprit = attempt.id
+        if work.abandoned:
+            return _blocked(attempt, work)
+        return _Ending(failure=FailureKind.TIMEOUT, detail=f"no reply within {attempt.timeout_s:.3g} s")
 
     def _in_thread(self, policy: Policy, attempt: Attempt, context: Context) -> asyncio.Future[Any]:
         """Run a synchronous policy in a thread of its own, so that one that hangs holds nobody up but itself.
 
-        An executor would wait for it at exit and keep its slot; a daemon thread is simply left behind.
+        An executor would wait for it at exit and keep its slot; a daemon thread is simply left behind, and counted as
+        overdue once it goes on past its own time.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
+        running, overdue = True, False
 
         def settle(result: Any, error: BaseException | None) -> None:
+            nonlocal running
+            running = False
+            if overdue:
+                self._overdue -= 1
             if done.cancelled():
-                self._abandoned -= 1
-            elif error is not None:
+                return
+            if error is not None:
                 done.set_exception(_ordinary(error))
             else:
                 done.set_result(result)
@@ -169,17 +188,36 @@ class Cell:
             except RuntimeError:
                 return  # the cell has ended meanwhile
 
-        def left_behind(future: asyncio.Future[Any]) -> None:
-            if future.cancelled():
-                self._abandoned += 1
+        def count() -> None:
+            nonlocal overdue
+            if running:
+                overdue = True
+                self._overdue += 1
 
-        done.add_done_callback(left_behind)
         threading.Thread(target=work, name=attempt.id, daemon=True).start()
+        loop.call_later(attempt.timeout_s + PING_S, count)
         return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How an attempt ended."""
+
+    reply: Reply | None = None
+    failure: FailureKind | None = None
+    detail: str = ""
+    input_error: str = ""
 
 
 class _OutOfTime(Exception):
     """The attempt's own time limit; a policy may raise a TimeoutError of its own."""
+
+
+def _blocked(attempt: Attempt, work: WorkLoop) -> _Ending:
+    if work.culprit == attempt.id:
+        detail = "no reply, and it blocks the event loop of its cell: await, or write a plain function"
+        return _Ending(failure=FailureKind.TIMEOUT, detail=detail)
+    return _Ending(failure=FailureKind.LOST, detail="held up by an agent that blocked the event loop of their cell")
 
 
 async def _within(timeout_s: float, future: asyncio.Future[Any]) -> Any:
@@ -193,17 +231,22 @@ async def _within(timeout_s: float, future: asyncio.Future[Any]) -> Any:
     return future.result()
 
 
-async def _guarded(work: Any) -> Any:
+async def _guarded(work: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        return await work
+        return await work(*arguments)
     except BaseException as error:
         raise _ordinary(error) from error
 
 
 def _ordinary(error: BaseException) -> BaseException:
     """An error that a future can carry: SystemExit would end the event loop, StopIteration cannot be set."""
-    if isinstance(error, asyncio.CancelledError) or (
-        isinstance(error, Exception) and not isinstance(error, StopIteration)
-    ):
-        return error
-    return RuntimeError(repr(error))
+    fits = isinstance(error, Exception) and not isinstance(error, StopIteration)
+    return error if fits or isinstance(error, asyncio.CancelledError) else RuntimeError(_said(error, repr))
+
+
+def _said(error: BaseException, form: Callable[[object], str] = str) -> str:
+    """An error's message. A user's exception may raise when asked for it."""
+    try:
+        return form(error)
+    except Exception:
+        return f"{type(error).__name__}, whose message cannot be read"

@@ -17,7 +17,7 @@ import ray.exceptions  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
 
 from chimera.core.config import Settings  # noqa: E402
-from chimera.core.errors import ChimeraError, ClusterError  # noqa: E402
+from chimera.core.errors import ChimeraError, ClusterError, SwarmError  # noqa: E402
 
 CELL_RESOURCE = "chimera_cell"
 """The custom resource that cells hold where the cluster declares it. A node whose actors hold nothing looks idle to
@@ -29,7 +29,12 @@ ACTOR_GONE: tuple[type[BaseException], ...] = (ray.exceptions.RayActorError,)
 CALL_FAILED: tuple[type[BaseException], ...] = (ray.exceptions.RayError, TimeoutError)
 """A call brought no answer: its actor is gone, it raised, or it took too long."""
 
+HEAD_RESOURCE = "node:__internal_head__"
+
 MAX_CELLS = 8
+
+MAX_CALLS = 4_000
+"""Calls that one actor has in progress at once: more than the long polls of all the missions it may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +97,19 @@ def disconnect(connection: Connection) -> None:
 
 
 def spawn(cls: type, *, name: str, cell: bool = False, **arguments: Any) -> Any:
-    """Start an actor of the plain class `cls`. With `cell` it is restarted when it dies and holds a cell's resource."""
-    options: dict[str, Any] = {"name": name, "num_cpus": 0, "max_concurrency": 1_000}
+    """Start an actor of the plain class `cls`.
+
+    With `cell` it is restarted when it dies and holds a cell's resource; else it lives on the head node, which the
+    autoscaler never ends.
+    """
+    options: dict[str, Any] = {"name": name, "num_cpus": 0, "max_concurrency": MAX_CALLS}
+    here = ray.cluster_resources()
     if cell:
         options["max_restarts"] = -1
-        if CELL_RESOURCE in ray.cluster_resources():
+        if CELL_RESOURCE in here:
             options["resources"] = {CELL_RESOURCE: 1}
+    elif HEAD_RESOURCE in here:
+        options["resources"] = {HEAD_RESOURCE: 0.001}
     return ray.remote(cls).options(**options).remote(**arguments)
 
 
@@ -118,6 +130,8 @@ def unwrap(error: BaseException) -> BaseException:
     cause = getattr(error, "cause", None)
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(cause, ChimeraError):
         return cause
+    if isinstance(cause, Exception):
+        return SwarmError(f"{type(cause).__name__}: {cause}")
     if isinstance(error, ray.exceptions.RayError):
         return ClusterError(
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"

@@ -7,36 +7,37 @@ what the brain asks for, keeps the clock, and lets clients wait for what they wa
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chimera.actors import cluster
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import ChimeraError, InputError, NoAgents, Overloaded, PolicyError, SwarmError
+from chimera.core.errors import ChimeraError, GraphError, InputError, NoAgents, Overloaded, PolicyError, SwarmError
 from chimera.core.events import Event
-from chimera.core.types import MissionState, TaskResult
+from chimera.core.types import Isolation, MissionState, TaskResult
 from chimera.storage.journal import Journal, open_journal
 from chimera.swarm.attempt import Attempt
-from chimera.swarm.brain import (
+from chimera.swarm.brain import MissionBrain
+from chimera.swarm.decomposition import TaskDecomposer
+from chimera.swarm.graph import TaskGraph
+from chimera.swarm.instructions import (
     Cancel,
     Dispatch,
     Finish,
     Happening,
     Instruction,
-    MissionBrain,
     Record,
     Reported,
     Started,
     Tick,
     WakeAt,
 )
-from chimera.swarm.decomposition import TaskDecomposer
-from chimera.swarm.graph import TaskGraph
 from chimera.swarm.policy import Seat
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,19 @@ MAX_KEPT = 1_000
 
 MAX_WAIT_S = 30.0
 
+MAX_EVENTS = 100
+"""Events in one answer or one append: a reply may be a megabyte."""
+
+MAX_PATIENCE = 10
+"""How often an append is tried again when the journal is overloaded."""
+
+MAX_GRAPH_BYTES = 3_000_000
+"""JSON bytes of a mission's graph, which is one event of the journal."""
+
 
 @dataclass(slots=True)
 class _Mission:
-    brain: MissionBrain
+    brain: MissionBrain | None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     last_seq: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -79,7 +89,9 @@ class Coordinator:
         self._decomposer = TaskDecomposer(max_nodes=settings.max_nodes)
         self._missions: OrderedDict[str, _Mission] = OrderedDict()
         self._running = 0
-        self._agents: dict[str, str] = {}
+        self._agents: dict[str, Seat] = {}
+        self._numbers = itertools.count()
+        self._gone = ""
         self._journal: Journal | None = None
         self._manager: Any = None
         self._collector: asyncio.Task[None] | None = None
@@ -106,16 +118,23 @@ class Coordinator:
                 f"{len(self._agents)} agents are here and {len(seats)} more asked for; the limit is "
                 f"{self._settings.max_agents} (max_agents, CHIMERA_MAX_AGENTS)", 60.0,
             )  # fmt: skip
-        named = []
-        for seat in seats:
-            agent_id = f"{seat.role}-{len(self._agents)}"
-            self._agents[agent_id] = seat.role
-            named.append(
-                Seat(agent_id, seat.role, seat.policy, seat.isolation, seat.options, seat.pickled),
+        alone = [seat for seat in (*self._agents.values(), *seats) if seat.isolation is Isolation.DEDICATED]
+        if len(alone) > self._settings.max_dedicated:
+            raise Overloaded(
+                f"{len(alone)} agents would have a process of their own; the limit is "
+                f"{self._settings.max_dedicated} (CHIMERA_MAX_DEDICATED)",
+                60.0,
             )
-        refused: dict[str, str] = await self._manager.spawn.remote(named)
-        for agent_id in refused:
-            del self._agents[agent_id]
+        named = [replace(seat, agent_id=f"{seat.role}-{next(self._numbers)}") for seat in seats]
+        self._agents |= {seat.agent_id: seat for seat in named}
+        spawned = False
+        try:
+            refused: dict[str, str] = await self._manager.spawn.remote(named)
+            spawned = not refused
+        finally:
+            if not spawned:
+                for seat in named:
+                    del self._agents[seat.agent_id]
         if refused:
             raise PolicyError("; ".join(sorted(set(refused.values()))))
         return [seat.agent_id for seat in named]
@@ -126,9 +145,17 @@ class Coordinator:
             return
         if self._running >= self._settings.max_missions:
             raise Overloaded(f"{self._running} missions are running; the limit is CHIMERA_MAX_MISSIONS", 1.0)
+        if self._gone:
+            raise SwarmError(self._gone)
         graph = self._decomposer.validate(graph)
+        size = len(graph.model_dump_json())
+        if size > MAX_GRAPH_BYTES:
+            raise GraphError(
+                f"the mission's tasks are {size} bytes as JSON; the limit is {MAX_GRAPH_BYTES}", "too_many"
+            )
+        roles = {seat.role for seat in self._agents.values()}
         for node in graph.nodes:
-            if node.task.role not in self._agents.values():
+            if node.task.role not in roles:
                 role = node.task.role
                 raise NoAgents(f"task {node.id!r} needs an agent of role {role!r}; spawn one: AgentSpec(role={role!r})")
         brain = MissionBrain(mission_id=mission_id, graph=graph, deadline_s=deadline_s, decomposer=self._decomposer)
@@ -149,7 +176,7 @@ class Coordinator:
         mission = self._find(mission_id)
         if mission.last_seq <= after and mission.result is None:
             await self._news(mission, min(wait_s, MAX_WAIT_S))
-        return await self._journal.read(mission_id, after=after, limit=1_000) if self._journal else []
+        return await self._journal.read(mission_id, after=after, limit=MAX_EVENTS) if self._journal else []
 
     async def status(self) -> dict[str, Any]:
         """Counts of the whole swarm."""
@@ -195,24 +222,28 @@ class Coordinator:
         while True:
             try:
                 batch = await self._manager.collect.remote(acked, MAX_WAIT_S)
-            except cluster.CALL_FAILED as error:
-                await self._lose_everything(f"Manager[0] is gone: {cluster.unwrap(error)}")
+            except Exception as error:
+                log.exception("the manager is gone")
+                self._lose_everything(f"Manager[0] is gone ({cluster.unwrap(error)}); start a new swarm")
                 return
             acked = batch.last
             for report in batch.reports:
                 if report.mission_id in self._missions:
                     self._start_job(self._handle(report.mission_id, Reported(report)))
 
-    async def _lose_everything(self, why: str) -> None:
+    def _lose_everything(self, why: str) -> None:
+        self._gone = why
         for mission_id, mission in list(self._missions.items()):
             if mission.result is None:
                 self._fail(mission_id, mission, SwarmError(why))
 
     async def _handle(self, mission_id: str, happening: Happening) -> None:
         mission = self._missions.get(mission_id)
-        if mission is None or mission.result is not None:
+        if mission is None:
             return
         async with mission.lock:
+            if mission.brain is None:
+                return
             try:
                 steps = mission.brain.handle(happening, self._clock.monotonic(), self._clock.now())
                 await self._perform(mission_id, mission, steps)
@@ -221,9 +252,9 @@ class Coordinator:
                 self._fail(mission_id, mission, error)
 
     async def _perform(self, mission_id: str, mission: _Mission, steps: list[Instruction]) -> None:
-        events = [step.event for step in steps if isinstance(step, Record)]
-        if events and self._journal:
-            await self._journal.append(events)
+        await self._record([step.event for step in steps if isinstance(step, Record)])
+        if mission.result is not None:
+            return  # it was ended while this was being written
         attempts: list[Attempt] = []
         for step in steps:
             match step:
@@ -244,6 +275,19 @@ class Coordinator:
         mission.news.set()
         mission.news = asyncio.Event()
 
+    async def _record(self, events: list[Event]) -> None:
+        """Append in order, in batches; a journal that has too much to do is waited for, up to a limit."""
+        for start in range(0, len(events), MAX_EVENTS):
+            for patience in range(MAX_PATIENCE, -1, -1):
+                try:
+                    if self._journal:
+                        await self._journal.append(events[start : start + MAX_EVENTS])
+                    break
+                except Overloaded as error:
+                    if patience == 0:
+                        raise
+                    await asyncio.sleep(error.retry_after_s)
+
     def _wake(self, mission_id: str, mission: _Mission, at_s: float) -> None:
         if mission.alarm:
             mission.alarm.cancel()
@@ -258,13 +302,18 @@ class Coordinator:
             mission_id=mission_id,
             state=MissionState.FAILED,
             explanation=message,
-            error={"kind": kind, "message": message},
+            error={"kind": kind, "message": message, "reason": ""},
         )
+        if mission.brain and self._manager is not None and not self._gone:
+            self._manager.cancel.remote(list(mission.brain.open_attempts))
         self._finish(mission_id, mission, failure)
         mission.news.set()
 
     def _finish(self, mission_id: str, mission: _Mission, result: TaskResult) -> None:
+        if mission.result is not None:
+            return
         mission.result = result
+        mission.brain = None
         self._running -= 1
         if mission.alarm:
             mission.alarm.cancel()

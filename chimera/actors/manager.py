@@ -15,6 +15,7 @@ from typing import Any
 from chimera.actors import cluster
 from chimera.actors.outbox import Batch, Outbox
 from chimera.core.config import Settings
+from chimera.core.errors import ClusterError
 from chimera.core.types import Isolation
 from chimera.swarm.attempt import Attempt, Report
 from chimera.swarm.policy import Seat
@@ -56,18 +57,32 @@ class Manager:
     async def spawn(self, seats: Sequence[Seat]) -> dict[str, str]:
         """Place these agents: packed ones on the emptiest cells, dedicated ones in a Ray actor of their own.
 
-        Returns `{agent_id: why}` for those whose policy could not be loaded; the others are ready for work.
+        All or none: with any refusal (`{agent_id: why}` is returned) no agent stays; else all are ready for work.
         """
         homes: dict[str, list[Seat]] = defaultdict(list)
         for seat in seats:
             if seat.isolation is Isolation.DEDICATED:
                 home = f"Agent[{seat.agent_id}]"
             else:
-                home = min(self._packed, key=lambda cell: len(self._seats[cell]))
-            self._seats[home][seat.agent_id] = seat
+                home = min(self._packed, key=lambda cell: len(self._seats[cell]) + len(homes[cell]))
             homes[home].append(seat)
-        answers = await asyncio.gather(*(self._settle_in(home, new) for home, new in homes.items()))
-        return {agent_id: why for answer in answers for agent_id, why in answer.items()}
+        answers = await asyncio.gather(*(self._try_load(home, new) for home, new in homes.items() if new))
+        refused = {agent_id: why for answer in answers for agent_id, why in answer.items()}
+        for home, new in homes.items():
+            if new and refused:
+                await self._forget(home, new)
+            elif new:
+                self._seats[home] |= {seat.agent_id: seat for seat in new}
+                for seat in new:
+                    self._perform(
+                        self._roster.add(
+                            seat.agent_id, role=seat.role, policy=seat.identity, label=seat.label, cell=home
+                        )
+                    )
+                if home not in self._watchers:
+                    self._watchers[home] = asyncio.create_task(self._watch(home))
+                self._perform(self._roster.cell_up(home))
+        return refused
 
     async def dispatch(self, attempts: Sequence[Attempt]) -> None:
         """Find an agent for each attempt. What becomes of it is told by `collect`."""
@@ -107,25 +122,35 @@ class Manager:
             self._kill(cell)
         self._cells.clear()
 
-    async def _settle_in(self, home: str, seats: list[Seat]) -> dict[str, str]:
-        """Bring new agents into a cell, starting it when need be. A cell that dies meanwhile is tried again once."""
+    async def _load(self, home: str, seats: list[Seat]) -> dict[str, str]:
+        """Have a cell load agents, starting it when need be; who could not be loaded, and why. Raises ClusterError."""
         if home not in self._cells:
             self._cells[home] = self._spawn_cell(home, self._swarm, self._settings)
+        limit_s = self._settings.spawn_timeout_s
         try:
-            refused: dict[str, str] = await self._cells[home].host.remote(seats)
-        except cluster.ACTOR_GONE:
-            refused = await self._cells[home].host.remote(seats)
-        for seat in seats:
-            if seat.agent_id in refused:
-                del self._seats[home][seat.agent_id]
-            else:
-                self._perform(
-                    self._roster.add(seat.agent_id, role=seat.role, policy=seat.label, cell=home),
-                )
-        if home not in self._watchers:
-            self._watchers[home] = asyncio.create_task(self._watch(home))
-        self._perform(self._roster.cell_up(home))
+            refused: dict[str, str] = await asyncio.wait_for(_answer(self._cells[home].host.remote(seats)), limit_s)
+        except TimeoutError:
+            why = (
+                f"{home} did not start within {limit_s:g} s: has the cluster room for it, does the policy's import end?"
+            )
+            raise ClusterError(why) from None
+        except cluster.CALL_FAILED as error:
+            policies = ", ".join(sorted({seat.policy for seat in seats})[:10])
+            raise ClusterError(f"{home} failed while it loaded {policies}: {cluster.unwrap(error)}") from error
         return refused
+
+    async def _try_load(self, home: str, seats: list[Seat]) -> dict[str, str]:
+        try:
+            return await self._load(home, seats)
+        except ClusterError as error:
+            return {seat.agent_id: str(error) for seat in seats}
+
+    async def _forget(self, home: str, seats: list[Seat]) -> None:
+        """Undo a load. A cell that nobody lives in ends."""
+        if not self._seats[home]:
+            self._kill(self._cells.pop(home))
+            return
+        self._cells[home].evict.remote([seat.agent_id for seat in seats])
 
     async def _watch(self, home: str) -> None:
         """Collect a cell's reports for as long as it lives; when it dies or stalls, have it back with its agents."""
@@ -136,24 +161,27 @@ class Manager:
                     _answer(self._cells[home].collect.remote(acked, self._settings.stall_s / 3)), self._settings.stall_s
                 )
             except cluster.CALL_FAILED as error:
-                why = f"{home} died" if isinstance(error, cluster.ACTOR_GONE) else f"{home} stalled"
-                await self._revive(home, why)
+                died = isinstance(error, cluster.ACTOR_GONE)
+                await self._revive(home, f"{home} died" if died else f"{home} stalled", restart=not died)
                 acked = 0
                 continue
             acked = batch.last
             self._accept(batch.reports)
 
-    async def _revive(self, home: str, why: str) -> None:
+    async def _revive(self, home: str, why: str, *, restart: bool) -> None:
         log.warning("%s; its work goes to others while it is started again", why)
-        if not why.endswith("died"):
+        if restart:
             self._kill(self._cells[home], restart=True)
         self._perform(self._roster.cell_down(home, why))
+        pause_s = 0.2
         while True:
             try:
-                await _answer(self._cells[home].host.remote(list(self._seats[home].values())))
+                await self._load(home, list(self._seats[home].values()))
                 break
-            except cluster.CALL_FAILED:
-                await asyncio.sleep(0.2)
+            except ClusterError as error:
+                log.warning("%s", error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, 10.0)
         self._perform(self._roster.cell_up(home))
 
     def _accept(self, reports: Sequence[Report]) -> None:

@@ -57,9 +57,7 @@ def as_json(question: str, result: TaskResult) -> dict[str, Any]:
         document["decision"].setdefault("value", None)
         return document | common
     decision = result.decision.model_dump(mode="json") if result.decision else None
-    dissent = [
-        vote.model_dump(mode="json") for vote in result.replies if not _agrees(vote.model_dump(mode="json"), result)
-    ]
+    dissent = [vote.model_dump(mode="json") for vote in result.replies if vote.voter not in result.supporters]
     answer = result.value if isinstance(result.value, str) else json.dumps(result.value, ensure_ascii=False)
     return {
         "question": question,
@@ -70,10 +68,6 @@ def as_json(question: str, result: TaskResult) -> dict[str, Any]:
         "decision": decision,
         "dissent": dissent,
     } | common
-
-
-def _agrees(vote: dict[str, Any], result: TaskResult) -> bool:
-    return bool(vote["reply"]) and vote["reply"]["value"] == result.value
 
 
 def result(question: str, result: TaskResult) -> None:

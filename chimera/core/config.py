@@ -37,6 +37,12 @@ class Settings(BaseSettings):
     index_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=128_000_000, description="Indexed documents kept by a cell."
     )
+    max_dedicated: Annotated[int, Field(ge=0)] = Field(
+        default=64, description="Agents with a process of their own in one swarm; each costs about 90 MB."
+    )
+    spawn_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=120.0, description="A cell that has not started and loaded its agents by then is an error."
+    )
     stall_s: Annotated[float, Field(gt=0)] = Field(
         default=15.0, description="A cell silent for this long is restarted."
     )

@@ -217,10 +217,11 @@ class MissionState(StrEnum):
 class TaskResult(Frozen):
     """What came of a mission. `value` is the output task's decision; `replies` are the votes that made it.
 
-    `confidence` is the mean confidence in `value` over the voters that were heard, those that failed among them.
+    `confidence` is the mean confidence in `value` over the voters that were heard, those that failed among them;
+    `supporters` are the voters whose reply is `value`.
 
     `error` is set only when `state` is `failed`: `{"kind": error class, "message": what to do}`. `cost_usd` is the
-    sum over every attempt, also those that were lost.
+    sum over every attempt that was heard.
     """
 
     mission_id: Name
@@ -229,8 +230,9 @@ class TaskResult(Frozen):
     confidence: Share = 0.0
     decision: Decision | None = None
     replies: tuple[Vote, ...] = ()
+    supporters: tuple[Name, ...] = ()
     explanation: str = ""
-    error: dict[Literal["kind", "message"], str] | None = None
+    error: dict[Literal["kind", "message", "reason"], str] | None = None
     elapsed_s: float = 0.0
     cost_usd: float = 0.0
     attempts: int = 0

@@ -18,6 +18,7 @@ class Settled:
     decision: Decision
     votes: tuple[Vote, ...]
     confidence: float = 0.0
+    supporters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,12 @@ plain calls. Its shell (the coordinator actor) journals each `Record` before it 
 
 from __future__ import annotations
 
+import heapq
+import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -18,67 +22,33 @@ from chimera.swarm.attempt import Attempt, Report, Settled
 from chimera.swarm.consensus import ConsensusEngine
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
+from chimera.swarm.instructions import (
+    Cancel,
+    Dispatch,
+    Finish,
+    Happening,
+    Instruction,
+    Record,
+    Reported,
+    Started,
+    Tick,
+    WakeAt,
+)
 
 MAX_LOST = 3
 """How often one replica may lose its host before it counts as failed: a task that kills hosts must not go round."""
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """The mission was admitted."""
+class Fault:
+    """Why a mission failed: the name of an error class, its message, and for a GraphError its reason."""
 
+    kind: str
+    message: str
+    reason: str = ""
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """An attempt ended."""
-
-    report: Report
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time passed. Sent at the moment that the last `WakeAt` named, or later."""
-
-
-Happening = Started | Reported | Tick
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Append this event to the journal before performing what follows."""
-
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    """Send these attempts to agents."""
-
-    attempts: tuple[Attempt, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Stop these attempts: nobody waits for them any more."""
-
-    attempt_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WakeAt:
-    """Send a Tick when the clock (the one of `now`) reaches `at_s`."""
-
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The mission has ended with this result."""
-
-    result: TaskResult
-
-
-Instruction = Record | Dispatch | Cancel | WakeAt | Finish
+    def as_dict(self) -> dict[Literal["kind", "message", "reason"], str]:
+        return {"kind": self.kind, "message": self.message, "reason": self.reason}
 
 
 @dataclass(slots=True)
@@ -91,6 +61,7 @@ class _Running:
     tries: dict[int, int] = field(default_factory=dict)
     lost: dict[int, int] = field(default_factory=dict)
     cause: dict[int, Report] = field(default_factory=dict)
+    input_error: Fault | None = None
     barred: set[str] = field(default_factory=set)
     votes: list[Vote] = field(default_factory=list)
 
@@ -105,19 +76,28 @@ class MissionBrain:
         self._decomposer = decomposer
         self._running: dict[str, _Running] = {}
         self._settled: dict[str, Settled] = {}
-        self._waiting = {node.id for node in graph.nodes}
+        self._unmet = {node.id: len(node.after) for node in graph.nodes}
+        self._ready = deque(node.id for node in graph.nodes if not node.after)
+        self._fanned_over: dict[str, str] = {}
+        self._dues: list[tuple[float, str]] = []
+        self._wake_at = math.inf
+        self._unheard: list[str] = []
         self._task_of: dict[str, str] = {}
         self._seq = 0
         self._started_at = 0.0
         self._wall_offset = 0.0
         self._attempts = 0
         self._cost_usd = 0.0
-        self._expired = False
         self._ended = False
 
     @property
     def ended(self) -> bool:
         return self._ended
+
+    @property
+    def open_attempts(self) -> list[str]:
+        """The attempts that have not ended."""
+        return list(self._task_of)
 
     def handle(self, happening: Happening, now: float, wall: float | None = None) -> list[Instruction]:
         """What to do now that `happening` has happened at `now` (monotonic seconds; `wall` is for the record)."""
@@ -140,14 +120,13 @@ class MissionBrain:
         yield from self._advance(now)
 
     def _tick(self, now: float) -> Iterator[Instruction]:
-        for task in [t for t in self._running.values() if now >= self._due(t.node)]:
-            self._expired = True
-            yield from self._settle(task, task.vote.close(), now)
+        self._wake_at = math.inf
         if now >= self._started_at + self._deadline_s:
-            self._expired = True
-            yield from self._end(now)
-        else:
-            yield from self._advance(now)
+            yield from self._end(now, expired=True)
+            return
+        for task in [t for t in self._running.values() if now >= self._due(t.node)]:
+            yield from self._settle(task, task.vote.close(), now, expired=True)
+        yield from self._advance(now)
 
     def _report(self, report: Report, now: float) -> Iterator[Instruction]:
         task = self._running.get(self._task_of.pop(report.attempt_id, ""))
@@ -175,8 +154,7 @@ class MissionBrain:
             now, EventKind.ATTEMPT_FAILED, task, agent=report.agent, replica=replica, failure=kind, detail=report.detail
         )
         if report.input_error:
-            yield from self._end(now, error=(report.input_error, report.detail))
-            return
+            task.input_error = Fault(report.input_error, report.detail)
         if kind is FailureKind.LOST:
             task.lost[replica] = task.lost.get(replica, 0) + 1
             again = task.lost[replica] < MAX_LOST
@@ -185,7 +163,7 @@ class MissionBrain:
                 task.barred.add(report.agent)
             tries = task.tries[replica] - task.lost.get(replica, 0)
             again = kind is not FailureKind.NO_AGENT and tries < task.node.task.max_attempts
-        if again and now < self._due(task.node):
+        if again and not report.input_error and now < self._due(task.node):
             task.cause[replica] = report
             yield from self._dispatch(task, [replica], now)
             return
@@ -198,53 +176,82 @@ class MissionBrain:
         yield from self._decided(task, task.vote.add(vote), now)
 
     def _decided(self, task: _Running, decision: Decision | None, now: float) -> Iterator[Instruction]:
-        if decision is not None:
-            yield from self._settle(task, decision, now)
+        if decision is None:
+            return
+        yield from self._settle(task, decision, now)
+        if task.input_error and not any(vote.reply for vote in task.votes):
+            yield from self._end(now, error=task.input_error)
+        else:
             yield from self._advance(now)
 
-    def _settle(self, task: _Running, decision: Decision, now: float) -> Iterator[Instruction]:
+    def _settle(
+        self, task: _Running, decision: Decision, now: float, *, expired: bool = False
+    ) -> Iterator[Instruction]:
         node = task.node
         del self._running[node.id]
-        votes = tuple(sorted(task.votes, key=lambda vote: (vote.policy, vote.voter)))
-        self._settled[node.id] = Settled(node.task.inputs, decision, votes, _confidence(task.vote, decision, votes))
-        for attempt_id in task.open:
+        for attempt_id, replica in task.open.items():
             self._task_of.pop(attempt_id, None)
+            if expired:
+                detail = f"not heard: the task's time of {min(node.task.deadline_s, self._deadline_s):g} s was up"
+                unheard = Report(attempt_id, self.mission_id, failure=FailureKind.TIMEOUT, detail=detail)
+                task.votes.append(self._vote(replica, unheard))
+        if expired and task.open:
+            self._unheard.append(node.id)
+        votes = tuple(sorted(task.votes, key=lambda vote: (vote.policy, vote.voter)))
+        supporters = _supporters(task.vote, decision)
+        confidence = _confidence(decision, votes, supporters)
+        self._settled[node.id] = Settled(node.task.inputs, decision, votes, confidence, supporters)
+        for name in self._graph.dependents(node.id):
+            if decision.agreed or self._graph.node(name).needs == "settled":
+                self._meet(name)
         yield self._record(now, EventKind.TASK_DECIDED, node.id, **decision.model_dump(mode="json"))
         if task.open:
             yield Cancel(tuple(task.open))
 
+    def _meet(self, name: str) -> None:
+        self._unmet[name] -= 1
+        if self._unmet[name] == 0:
+            self._ready.append(name)
+
     def _advance(self, now: float) -> Iterator[Instruction]:
         """Start every task whose dependencies are there; end the mission when nothing more can come."""
-        while not self._ended and (ready := [n for n in self._graph.nodes if n.id in self._waiting and self._ready(n)]):
-            for node in ready:
-                self._waiting.discard(node.id)
-                if node.each:
-                    yield from self._expand(node, now)
-                    break
+        while self._ready and not self._ended:
+            node = self._graph.node(self._ready.popleft())
+            if node.each is None:
                 yield from self._launch(node, now)
+            elif self._settled[node.each].decision.agreed:
+                yield from self._expand(node, now)
         if self._ended:
             return
         if self._graph.output in self._settled or not self._running:
             yield from self._end(now)
-        else:
-            dues = [self._due(task.node) for task in self._running.values()]
-            yield WakeAt(min([*dues, self._started_at + self._deadline_s]))
-
-    def _ready(self, node: TaskNode) -> bool:
-        done = [self._settled.get(name) for name in node.after]
-        if node.each and (source := self._settled.get(node.each)) and not source.decision.agreed:
-            return False
-        return all(s is not None and (node.needs == "settled" or s.decision.agreed) for s in done)
+            return
+        while self._dues and self._dues[0][1] not in self._running:
+            heapq.heappop(self._dues)
+        next_s = min(self._dues[0][0] if self._dues else math.inf, self._started_at + self._deadline_s)
+        if next_s != self._wake_at:
+            self._wake_at = next_s
+            yield WakeAt(next_s)
 
     def _expand(self, node: TaskNode, now: float) -> Iterator[Instruction]:
         items = self._settled[str(node.each)].decision.value
+        followers = self._graph.dependents(node.id)
         try:
             self._graph = self._decomposer.expand(self._graph, node.id, items)
         except GraphError as error:
-            yield from self._end(now, error=(type(error).__name__, str(error)))
+            yield from self._end(now, error=Fault(type(error).__name__, str(error), error.reason))
             return
-        known = self._running.keys() | self._settled.keys()
-        self._waiting = {n.id for n in self._graph.nodes} - known
+        for new in self._graph.nodes:
+            if new.id not in self._unmet:
+                self._fanned_over[new.id] = str(node.each)
+                self._unmet[new.id] = 0
+                self._ready.append(new.id)
+        for name in dict.fromkeys(followers):
+            waited_for = [(d, self._settled.get(d)) for d in self._graph.node(name).after]
+            needs_agreed = self._graph.node(name).needs == "agreed"
+            self._unmet[name] = sum(s is None or (needs_agreed and not s.decision.agreed) for _, s in waited_for)
+            if self._unmet[name] == 0:
+                self._ready.append(name)
         count = len(items) if isinstance(items, list) else 0
         yield self._record(now, EventKind.GRAPH_EXPANDED, node.id, tasks=count)
 
@@ -258,6 +265,7 @@ class MissionBrain:
             early_stop=spec.early_stop,
         )
         task = self._running[node.id] = _Running(node, vote)
+        heapq.heappush(self._dues, (self._due(node), node.id))
         yield self._record(now, EventKind.TASK_STARTED, task, role=spec.role, replicas=spec.replicas)
         yield from self._dispatch(task, list(range(spec.replicas)), now)
 
@@ -265,7 +273,8 @@ class MissionBrain:
         spec = task.node.task
         left_s = max(self._due(task.node) - now, 0.001)
         timeout_s = min(spec.attempt_timeout_s or spec.deadline_s / 4, left_s)
-        upstream = {name: self._settled[name] for name in task.node.after if name in self._settled}
+        fanned_over = self._fanned_over.get(task.node.id)  # it has its item, and need not carry all the others'
+        upstream = {n: self._settled[n] for n in task.node.after if n in self._settled and n != fanned_over}
         attempts = []
         for replica in replicas:
             task.tries[replica] = number = task.tries.get(replica, 0) + 1
@@ -283,23 +292,25 @@ class MissionBrain:
             yield self._record(now, EventKind.ATTEMPT_STARTED, task, replicas=list(replicas), again=True)
         yield Dispatch(tuple(attempts))
 
-    def _end(self, now: float, error: tuple[str, str] | None = None) -> Iterator[Instruction]:
+    def _end(self, now: float, *, error: Fault | None = None, expired: bool = False) -> Iterator[Instruction]:
         for task in list(self._running.values()):
-            yield from self._settle(task, task.vote.close(), now)
+            yield from self._settle(task, task.vote.close(), now, expired=expired)
         self._ended = True
-        result = self._result(now, error)
+        result = self._result(now, error, expired=expired)
         summary = result.model_dump(mode="json", include={"state", "explanation", "error", "elapsed_s", "attempts"})
         yield self._record(now, EventKind.MISSION_ENDED, **summary)
         yield Finish(result)
 
-    def _result(self, now: float, error: tuple[str, str] | None) -> TaskResult:
+    def _result(self, now: float, error: Fault | None, *, expired: bool) -> TaskResult:
         output = self._settled.get(self._graph.output)
         decision = output.decision if output else None
-        votes = output.votes if output else ()
         if error:
-            state, why = MissionState.FAILED, error[1]
-        elif self._expired:
+            state, why = MissionState.FAILED, error.message
+        elif expired:
             state, why = MissionState.EXPIRED, f"the deadline of {self._deadline_s:g} s passed; {self._why_not()}"
+        elif self._unheard:
+            names = ", ".join(self._unheard[:5]) + (f" and {len(self._unheard) - 5} more" * (len(self._unheard) > 5))
+            state, why = MissionState.EXPIRED, f"time was up before all had replied to {names}; {self._why_not()}"
         elif decision and decision.agreed:
             state, why = MissionState.ANSWERED, decision.explanation
         else:
@@ -310,9 +321,10 @@ class MissionBrain:
             value=decision.value if decision else None,
             confidence=output.confidence if output else 0.0,
             decision=decision,
-            replies=votes,
+            replies=output.votes if output else (),
+            supporters=output.supporters if output else (),
             explanation=why,
-            error={"kind": error[0], "message": error[1]} if error else None,
+            error=error.as_dict() if error else None,
             elapsed_s=now - self._started_at,
             cost_usd=self._cost_usd,
             attempts=self._attempts,
@@ -356,11 +368,17 @@ def _facts(vote: Vote) -> dict[str, JsonValue]:
     return facts
 
 
-def _confidence(vote: ConsensusEngine, decision: Decision, votes: tuple[Vote, ...]) -> float:
+def _supporters(vote: ConsensusEngine, decision: Decision) -> tuple[str, ...]:
+    """The voters whose reply is the decision's, or for `weighted` names it."""
+    if not decision.agreed:
+        return ()
+    return next((candidate.voters for candidate in vote.candidates if candidate.value == decision.value), ())
+
+
+def _confidence(decision: Decision, votes: tuple[Vote, ...], supporters: tuple[str, ...]) -> float:
     """How sure the swarm is of the decision's value: the mean over the voters that were heard, failures among them."""
     if not decision.agreed or not votes:
         return 0.0
     if decision.method is Consensus.WEIGHTED:
         return round(min(1.0, decision.support * decision.electorate / len(votes)), 6)
-    winners = next(candidate.voters for candidate in vote.candidates if candidate.value == decision.value)
-    return round(sum(v.reply.confidence for v in votes if v.reply and v.voter in winners) / len(votes), 6)
+    return round(sum(v.reply.confidence for v in votes if v.reply and v.voter in supporters) / len(votes), 6)

@@ -125,6 +125,7 @@ def gather(upstream: Mapping[str, Settled], stands: Callable[[Quote, Settled], b
     """The judge's work: each voter's best finds over all shards that `stands` confirms in their source."""
     found: dict[int, dict[str, list[tuple[Find, Settled]]]] = {}
     questions: dict[int, str] = {}
+    names: dict[str, str] = {}
     rejected: list[Rejected] = []
     skipped: dict[str, Skipped] = {}
     silent: list[Silence] = []
@@ -144,14 +145,17 @@ def gather(upstream: Mapping[str, Settled], stands: Callable[[Quote, Settled], b
                 skipped[entry.file] = entry
             finds, refused = _finds(vote)
             rejected += refused
-            found.setdefault(part, {}).setdefault(vote.policy, []).extend((find, settled) for find in finds)
+            names[vote.voter] = vote.policy or vote.voter
+            found.setdefault(part, {}).setdefault(vote.voter, []).extend((find, settled) for find in finds)
     parts = []
     for part, question in sorted(questions.items()):
         ballots = []
         for voter, finds_there in sorted(found.get(part, {}).items()):
-            kept, refused = _confirm(voter, finds_there, stands)
+            alone = list(names.values()).count(names[voter]) == 1
+            name = names[voter] if alone else f"{names[voter]} ({voter})"
+            kept, refused = _confirm(name, finds_there, stands)
             rejected += refused
-            ballots.append(Ballot(voter=voter, finds=tuple(kept)))
+            ballots.append(Ballot(voter=name, finds=tuple(kept)))
         parts.append(Part(question=question, ballots=tuple(ballots)))
     return Evidence(
         parts=tuple(parts),
@@ -210,9 +214,10 @@ def _decide_part(
     else:
         quote = ranked[0] if ranked else None  # the partial result: the best that there is
     if quote is None and decision.agreed:
-        decision = decision.model_copy(
-            update={"outcome": Outcome.NO_QUORUM, "value": None, "explanation": "no voter found anything to quote"}
-        )
+        nothing = sum(not ballot.finds for ballot in part.ballots)
+        why = f"{nothing} of {electorate} found nothing to quote"
+        decision = decision.model_copy(update={"outcome": Outcome.NO_QUORUM, "explanation": why})
+        quote = ranked[0] if ranked else None
     confidence = _mean_confidence(part, quote, electorate)
     return PartAnswer(question=part.question, decision=decision, quote=quote, confidence=confidence), ranked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import random
@@ -14,7 +15,7 @@ from pydantic import JsonValue, ValidationError
 
 from chimera.core.config import Settings
 from chimera.core.errors import PolicyError, ReplyError
-from chimera.core.hashing import canonical_json
+from chimera.core.hashing import canonical_json, digest
 from chimera.core.rng import rng
 from chimera.core.types import AgentSpec, Isolation, Reply
 from chimera.swarm.attempt import Attempt, Settled
@@ -95,32 +96,45 @@ class Seat:
         """The policy's short name, as votes and the dashboard show it."""
         return self.policy.rpartition(":")[2]
 
+    @property
+    def identity(self) -> str:
+        """What tells this policy from others: two of the same label are the same only if this is equal."""
+        if not self.pickled and not self.options:
+            return self.policy
+        told: JsonValue = {"options": dict(self.options), "pickled": hashlib.blake2b(self.pickled).hexdigest()}
+        return f"{self.policy}#{digest(told)}"
+
     def load(self) -> Policy:
         """The callable. A class is made once, with the agent's options. Raises PolicyError with what to do."""
-        target = cloudpickle.loads(self.pickled) if self.pickled else _resolve(self.policy)
-        if inspect.isclass(target):
-            try:
-                target = target(**self.options)
-            except Exception as error:
-                raise PolicyError(f"policy {self.policy}: {type(error).__name__} when made: {error}") from error
-        elif self.options:
-            raise PolicyError(f"policy {self.policy} is a function; options are for classes")
+        try:
+            target = self._find()
+        except PolicyError:
+            raise
+        except (Exception, SystemExit) as error:  # a user's module may raise anything when imported
+            hint = "; is the module on the path of the workers (working_dir)?" if isinstance(error, ImportError) else ""
+            raise PolicyError(f"policy {self.policy}: {type(error).__name__}: {error}{hint}") from error
         if not callable(target):
             raise PolicyError(f"policy {self.policy} is a {type(target).__name__}, not something that can be called")
         return target  # type: ignore[no-any-return]
+
+    def _find(self) -> Any:
+        target = cloudpickle.loads(self.pickled) if self.pickled else _resolve(self.policy)
+        if inspect.isclass(target):
+            if not any("__call__" in cls.__dict__ for cls in target.__mro__):
+                raise PolicyError(f"policy {self.policy} is a class without __call__(task, context)")
+            return target(**self.options)
+        if self.options:
+            raise PolicyError(f"policy {self.policy} is a function; options are for classes")
+        return target
 
 
 def _resolve(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise PolicyError(f"policy {name!r} is not of the form 'package.module:name'")
-    try:
-        target: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            target = getattr(target, part)
-    except Exception as error:  # a user's module may raise anything when imported
-        hint = "is the module on the path of the workers (working_dir)?" if isinstance(error, ImportError) else ""
-        raise PolicyError(f"policy {name}: {type(error).__name__}: {error}; {hint}".rstrip("; ")) from error
+    target: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        target = getattr(target, part)
     return target
 
 

@@ -93,7 +93,7 @@ async def test_an_agent_that_blocks_its_loop_is_found_out_and_its_neighbours_go_
         :2
     ]
     assert (blocked.failure, behind.failure) == (FailureKind.TIMEOUT, FailureKind.LOST)
-    assert "blocks its event loop" in blocked.detail
+    assert "it blocks the event loop" in blocked.detail
     await cell.run([("answer", attempt(number=3))])
     [after] = (await cell.collect(2, 5.0)).reports
     assert after.reply is not None and after.reply.value == 42

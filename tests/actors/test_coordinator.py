@@ -111,7 +111,7 @@ async def test_nothing_takes_effect_that_is_not_in_the_journal() -> None:
         swarm._journal = FullDisk()
         result = await run(swarm)
         assert result.state is MissionState.FAILED and result.value is None
-        assert result.error == {"kind": "StorageError", "message": "no space left on the device"}
+        assert result.error == {"kind": "StorageError", "message": "no space left on the device", "reason": ""}
 
 
 async def test_a_mission_that_cannot_be_journalled_is_never_dispatched() -> None:

@@ -25,17 +25,20 @@ class IndexCache:
         """The index of these documents as they are on disk now."""
         key = tuple((ref.path, *_version(ref.path)) for ref in refs)
         with self._lock:
-            if index := self._kept.get(key):
+            if (index := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
                 return index
             building = self._building.setdefault(key, threading.Lock())
         with building:
             with self._lock:
-                if index := self._kept.get(key):
+                if (index := self._kept.get(key)) is not None:
                     return index
-            index = ShardIndex(list(refs))
+            try:
+                index = ShardIndex(list(refs))
+            finally:
+                with self._lock:
+                    self._building.pop(key, None)
             with self._lock:
-                self._building.pop(key, None)
                 self._kept[key] = index
                 while len(self._kept) > 1 and sum(kept.size_bytes for kept in self._kept.values()) > limit_bytes:
                     self._kept.popitem(last=False)

@@ -11,22 +11,21 @@ import pytest
 from chimera.core.events import EventKind
 from chimera.core.types import FailureKind, MissionState, Outcome, Reply, Task, TaskResult
 from chimera.swarm.attempt import Attempt, Report
-from chimera.swarm.brain import (
-    MAX_LOST,
+from chimera.swarm.brain import MAX_LOST, MissionBrain
+from chimera.swarm.decomposition import TaskDecomposer
+from chimera.swarm.graph import TaskGraph, TaskNode
+from chimera.swarm.instructions import (
     Cancel,
     Dispatch,
     Finish,
     Happening,
     Instruction,
-    MissionBrain,
     Record,
     Reported,
     Started,
     Tick,
     WakeAt,
 )
-from chimera.swarm.decomposition import TaskDecomposer
-from chimera.swarm.graph import TaskGraph, TaskNode
 
 
 class Mission:
@@ -163,7 +162,23 @@ def test_bad_input_ends_the_mission_at_once_with_its_kind() -> None:
     mission.fail("plan", FailureKind.RAISED, detail="/nowhere is no folder", input_error="DocumentsError")
     result = ended(mission)
     assert result.state is MissionState.FAILED
-    assert result.error == {"kind": "DocumentsError", "message": "/nowhere is no folder"}
+    assert result.error == {"kind": "DocumentsError", "message": "/nowhere is no folder", "reason": ""}
+
+
+def test_one_voter_of_three_that_calls_the_input_bad_is_outvoted() -> None:
+    mission = Mission(node("t", replicas=3, early_stop=False))
+    mission.fail("t", FailureKind.RAISED, 0, detail="bad", input_error="InputError")
+    assert mission.open.keys() == {"m/t/1/1", "m/t/2/1"}, "it is not asked again"
+    mission.reply("t", 1, 1)
+    mission.reply("t", 1, 2)
+    assert ended(mission).state is MissionState.ANSWERED
+
+
+def test_when_nobody_replies_and_one_calls_the_input_bad_it_is() -> None:
+    mission = Mission(node("t", replicas=3, max_attempts=1))
+    mission.fail("t", FailureKind.RAISED, 0, detail="bad", input_error="InputError")
+    mission.fail("t", FailureKind.RAISED, 1)
+    assert ended(mission).error == {"kind": "InputError", "message": "bad", "reason": ""}
 
 
 def test_a_reply_that_cannot_be_compared_is_a_failed_attempt() -> None:
@@ -216,10 +231,13 @@ def test_a_task_has_a_deadline_of_its_own_and_the_mission_goes_on_without_it() -
     )
     assert mission.wake_at_s == 5.0
     mission.tell(Tick(), now=5.0)
+    upstream = mission.open["m/sum/0/1"].upstream
     mission.reply("sum", "without it", now=6.0)
     result = ended(mission)
     assert (result.state, result.value) == (MissionState.EXPIRED, "without it")
-    assert "slow" in result.explanation
+    assert result.explanation.startswith("time was up before all had replied to slow")
+    [slow] = upstream["slow"].votes
+    assert slow.failure is FailureKind.TIMEOUT and slow.detail == "not heard: the task's time of 5 s was up"
 
 
 def test_attempts_never_outlive_the_deadline() -> None:
@@ -256,6 +274,30 @@ def test_a_fan_becomes_a_task_for_each_item() -> None:
     assert list(mission.open["m/sum/0/1"].upstream) == ["work[0]", "work[1]"]
 
 
+def test_a_fans_tasks_do_not_carry_the_whole_list() -> None:
+    mission = Mission(node("plan"), node("work", "plan", each="plan"), node("sum", "plan", "work"))
+    mission.reply("plan", ["x", "y"])
+    assert all(attempt.upstream == {} for attempt in mission.open.values())
+    mission.reply("work[0]", 1)
+    mission.reply("work[1]", 2)
+    assert list(mission.open["m/sum/0/1"].upstream) == ["plan", "work[0]", "work[1]"]
+
+
+def test_an_empty_fan_leaves_what_follows_with_the_list_alone() -> None:
+    mission = Mission(node("plan"), node("work", "plan", each="plan"), node("sum", "work"))
+    mission.reply("plan", [])
+    mission.reply("sum", "nothing to do")
+    assert ended(mission).value == "nothing to do"
+
+
+def test_supporters_are_those_whose_reply_counts_as_the_decisions() -> None:
+    mission = Mission(node("t", replicas=3, early_stop=False, equality={"kind": "text"}))
+    mission.reply("t", "Paris", 0)
+    mission.reply("t", " paris", 1)
+    mission.reply("t", "Rome", 2)
+    assert ended(mission).supporters == ("replica-0", "replica-1")
+
+
 @pytest.mark.parametrize("plan", ["not a list", list(range(200))])
 def test_a_fan_over_nonsense_is_an_explained_failure(plan: Any) -> None:
     mission = Mission(node("plan"), node("work", "plan", each="plan"), node("sum", "work"))
@@ -263,6 +305,7 @@ def test_a_fan_over_nonsense_is_an_explained_failure(plan: Any) -> None:
     result = ended(mission)
     assert result.state is MissionState.FAILED and result.error is not None
     assert result.error["kind"] == "GraphError"
+    assert result.error["reason"] == ("fan_out" if plan == "not a list" else "too_many")
 
 
 def test_what_is_recorded_is_numbered_without_gaps_and_before_it_takes_effect() -> None:

@@ -123,3 +123,51 @@ def test_nothing_is_lost_whatever_happens(moves: list[int], agents: int) -> None
         in_hand |= {a.attempt.id for a in step.assignments}
         assert shard.busy == len(in_hand)
         assert submitted == shard.waiting + shard.busy + ended
+
+
+def test_what_waits_is_refused_once_its_last_agent_is_gone() -> None:
+    shard = roster("p", "p")
+    shard.submit([attempt("other")])
+    shard.submit([attempt("t", replica=0)])
+    waits = shard.submit([attempt("t", replica=1)])
+    assert waits.reports == [] and shard.waiting == 1
+    shard.done("m/other/0/1")
+    assert shard.waiting == 0, "the freed agent took replica 1"
+    third = shard.submit([attempt("t", replica=2)])
+    assert [report.failure for report in third.reports] == [FailureKind.NO_AGENT]
+
+
+def test_an_agent_that_failed_one_replica_is_barred_from_the_waiting_ones_too() -> None:
+    shard = roster("p", "p")
+    shard.submit([attempt("busy")])
+    shard.submit([attempt("t", replica=0), attempt("t", replica=1)])
+    assert shard.waiting == 1
+    freed = shard.done("m/t/0/1")
+    assert freed.assignments == [], "it votes for replica 0 and takes no other"
+    again = shard.submit([attempt("t", replica=0, number=2, barred=("a1",))])
+    assert again.assignments == [] and shard.waiting == 2
+    last = shard.done("m/busy/0/1")
+    assert [a.agent_id for a in last.assignments] == ["a0"]
+    assert [r.failure for r in last.reports] == [FailureKind.NO_AGENT], "the other replica has nobody left"
+    assert shard.waiting == 0
+
+
+def test_a_step_does_not_cost_the_number_of_agents() -> None:
+    """Counted in steps of the interpreter, not in seconds."""
+    import sys
+
+    def steps(agents: int) -> int:
+        shard = roster(*["p"] * agents)
+        count = 0
+
+        def tracer(frame: object, event: str, arg: object) -> object:
+            nonlocal count
+            count += 1
+            return tracer
+
+        sys.settrace(tracer)  # type: ignore[arg-type]
+        shard.submit([attempt(f"t{n}") for n in range(10)])
+        sys.settrace(None)
+        return count
+
+    assert steps(2_000) < 3 * steps(20)

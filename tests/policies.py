@@ -43,6 +43,65 @@ async def hangs_on(task: Task, context: Context) -> Any:
         await asyncio.sleep(3_600)
 
 
+async def blocks_below(task: Task, context: Context) -> Any:
+    """Blocks its event loop from a child task."""
+    await asyncio.gather(blocks_the_loop(task, context))
+
+
+async def hangs_for_good(task: Task, context: Context) -> Any:
+    """Ignores every cancellation, until the test lets it go."""
+    while not LET_GO:
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            continue
+
+
+LET_GO: list[bool] = []
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("even my message raises")
+
+
+async def raises_the_unspeakable(task: Task, context: Context) -> Any:
+    raise Unspeakable
+
+
+async def exits_below(task: Task, context: Context) -> Any:
+    async def inner() -> None:
+        raise SystemExit(2)
+
+    await asyncio.wait_for(inner(), 5)
+
+
+async def stops_its_loop(task: Task, context: Context) -> Any:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(3_600)
+
+
+async def returns_more_than_all_confidence(task: Task, context: Context) -> Any:
+    return Reply(value=2).model_copy(update={"confidence": 5.0})
+
+
+class Trojan(Reply):
+    def __reduce__(self) -> Any:
+        return os._exit, (9,)
+
+
+async def returns_a_trojan(task: Task, context: Context) -> Any:
+    return Trojan(value=42)
+
+
+async def takes_its_input_away(task: Task, context: Context) -> Any:
+    return task.inputs.pop("text")
+
+
+def naps(task: Task, context: Context) -> Any:
+    time.sleep(0.5)
+
+
 def hangs_in_thread(task: Task, context: Context) -> Any:
     time.sleep(30)
 
@@ -79,6 +138,13 @@ def dies_once(task: Task, context: Context) -> Any:
     except FileExistsError:
         return 42
     os._exit(9)
+
+
+class KillsWhenMade:
+    def __init__(self) -> None:
+        os._exit(9)
+
+    async def __call__(self, task: Task, context: Context) -> None: ...
 
 
 class Counting:

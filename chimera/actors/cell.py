@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 import os
@@ -114,6 +115,9 @@ class Cell:
         if seat is None or policy is None:
             return _Ending(failure=FailureKind.LOST, detail=f"{agent_id} is not here (any more)")
         work = self._work
+        attempt = copy.deepcopy(
+            attempt
+        )  # replicas of one batch share what they are told: none may change it for another
         try:
             context = Context.of(attempt, agent_id=agent_id, role=seat.role, settings=self._settings)
             returned = await self._call(policy, attempt, context, work)

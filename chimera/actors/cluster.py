@@ -10,6 +10,7 @@ from typing import Any
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a call after the end must fail, and not start a Ray of its own
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
 
 import ray  # noqa: E402
@@ -37,6 +38,10 @@ MAX_CALLS = 4_000
 """Calls that one actor has in progress at once: more than the long polls of all the missions it may run."""
 
 
+_held: list[str] = []
+"""A Ray started by this process, and one entry for each connection that uses it; empty when it was not started here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """A Ray that this process is connected to. `started` means that it was started here and ends with us."""
@@ -52,14 +57,17 @@ def connect(settings: Settings) -> Connection:
 
     A Ray started here listens on the loopback interface only. Raises ClusterError.
     """
-    started = False
     try:
         if not ray.is_initialized():
-            started = _init(settings.address)
+            _held.clear()
+            if _init(settings.address):
+                _held.append("started here")
         context = ray.get_runtime_context()
         dashboard = _dashboard()
         cells = settings.cells or max(1, min(MAX_CELLS, int(ray.cluster_resources().get("CPU", 1))))
-        return Connection(str(context.gcs_address), dashboard, started, cells)
+        if _held:
+            _held.append("in use")
+        return Connection(str(context.gcs_address), dashboard, bool(_held), cells)
     except ClusterError:
         raise
     except Exception as error:
@@ -91,9 +99,12 @@ def _dashboard() -> str:
 
 
 def disconnect(connection: Connection) -> None:
-    """Leave Ray, and end it when it was started here."""
-    if connection.started:
-        ray.shutdown()
+    """Leave Ray; end it when it was started here and nobody else in this process uses it."""
+    if connection.started and _held:
+        _held.pop()
+        if len(_held) == 1:
+            _held.clear()
+            ray.shutdown()
 
 
 def spawn(cls: type, *, name: str, cell: bool = False, **arguments: Any) -> Any:
@@ -125,15 +136,13 @@ def kill(handle: Any, *, restart: bool = False) -> None:
     ray.kill(handle, no_restart=not restart)
 
 
-def unwrap(error: BaseException) -> BaseException:
-    """The error that an actor's method raised, out of Ray's wrapping."""
-    cause = getattr(error, "cause", None)
-    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(cause, ChimeraError):
+def unwrap(error: BaseException) -> ChimeraError:
+    """What a failed call comes to: Chimera's own error as it was raised, or one that names the cause."""
+    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
+    if isinstance(cause, ChimeraError):
         return cause
-    if isinstance(cause, Exception):
+    if cause is not None and not isinstance(cause, ray.exceptions.RayError):
         return SwarmError(f"{type(cause).__name__}: {cause}")
-    if isinstance(error, ray.exceptions.RayError):
-        return ClusterError(
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-        )
-    return error
+    if isinstance(cause or error, ray.exceptions.RayActorError):
+        return ClusterError("the swarm's processes are gone: they were killed, or their node was; start a new swarm")
+    return ClusterError(f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}")

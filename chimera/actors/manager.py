@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -107,6 +108,7 @@ class Manager:
             *(asyncio.wait_for(_answer(self._cells[n].pid.remote()), 5) for n in names), return_exceptions=True
         )
         return {
+            "manager_pid": os.getpid(),
             "agents": len(self._roster),
             "busy": self._roster.busy,
             "waiting": self._roster.waiting,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 PING_S = 1.0
 """A loop that does not answer for this long is blocked. The ping is sent only when an attempt ran out of time."""
@@ -24,7 +27,15 @@ class WorkLoop:
         self._loop.set_task_factory(_named_after_its_attempt)
         self._pending: set[asyncio.Future[Any]] = set()
         self._alive = 0
-        threading.Thread(target=self._loop.run_forever, name="policies", daemon=True).start()
+        threading.Thread(target=self._run, name="policies", daemon=True).start()
+
+    def _run(self) -> None:
+        """Run the loop, and again when a policy stopped it: by `loop.stop()`, or by sys.exit() in a child task."""
+        while not self.abandoned:
+            try:
+                self._loop.run_forever()
+            except BaseException as error:
+                log.warning("a policy ended its event loop with %r; it goes on", error)
 
     @property
     def strays(self) -> int:

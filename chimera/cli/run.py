@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from chimera.cli import render
 from chimera.client import SwarmCoordinator
 from chimera.core.config import Settings
-from chimera.core.errors import ChimeraError, DocumentsError, InputError, MissionError
+from chimera.core.errors import ChimeraError, ClusterError, DocumentsError, InputError, MissionError
 from chimera.core.types import AgentSpec, TaskResult
 from chimera.llm.models import open_model
 from chimera.swarm.intent import IntentCompiler
@@ -24,7 +24,7 @@ from chimera.swarm.mission import Mission
 from chimera.swarm.mission_file import load_mission, parse_mission
 from chimera.swarm.roles import brief_agents
 
-ANSWERED, UNDECIDED, BAD_INPUT, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
+ANSWERED, BAD_INPUT, FAULT, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
 
 MAX_QUESTIONS = 100_000
 
@@ -47,16 +47,19 @@ class Request:
 
 def execute(request: Request) -> int:
     """Run it, print what came of it, and return the exit code."""
-    try:
-        return asyncio.run(_execute(request))
-    except InputError as error:
-        render.error(error, as_json=request.as_json)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as error:
-        render.error(error, as_json=request.as_json, traceback=request.verbose)
-        return FAULT
+    with render.results_only():
+        try:
+            return asyncio.run(_execute(request))
+        except InputError as error:
+            render.error(error, as_json=request.as_json)
+            return BAD_INPUT
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except asyncio.CancelledError:
+            return TERMINATED
+        except Exception as error:
+            render.error(error, as_json=request.as_json, traceback=request.verbose)
+            return FAULT
 
 
 async def _execute(request: Request) -> int:
@@ -71,10 +74,16 @@ async def _execute(request: Request) -> int:
         open_model(model)
     agents = _agents(missions[0])
     with render.waiting("starting Ray", shown=not request.as_json):
-        swarm = await SwarmCoordinator(max_agents=max(len(agents), 1), settings=settings).__aenter__()
+        swarm = await SwarmCoordinator(settings=settings).__aenter__()
     try:
+        # Ray's own handler prints a stack and leaves the swarm behind. This one leaves through the finally below.
+        this = asyncio.current_task()
+        if this is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
         with render.waiting(f"spawning {len(agents)} agents", shown=not request.as_json):
             await swarm.spawn_agents(agents)
+        if not request.as_json and swarm.dashboard:
+            render.note(f"Ray dashboard: {swarm.dashboard}")
         if request.questions:
             return await _batch(swarm, missions, request)
         return await _single(swarm, missions[0], request)
@@ -83,24 +92,27 @@ async def _execute(request: Request) -> int:
 
 
 async def _single(swarm: SwarmCoordinator, mission: Mission, request: Request) -> int:
-    if not request.as_json and swarm.dashboard:
-        render.note(f"Ray dashboard: {swarm.dashboard}")
     mission_id = await swarm.start(mission)
-    if not request.as_json and sys.stdout.isatty():
+    if not request.as_json and render.is_terminal():
         await render.progress(swarm.events(mission_id))
     result = await swarm.result(mission_id)
     if request.as_json:
-        render.line(json.dumps(render.as_json(mission.goal, result), ensure_ascii=False, indent=2))
+        render.line(render.to_line(render.as_json(mission.goal, result), indent=2))
     else:
         render.result(mission.goal, result)
     return render.exit_code(result)
 
 
 async def _batch(swarm: SwarmCoordinator, missions: list[Mission], request: Request) -> int:
+    """Every question gets its line, also one that fails; the exit code is the worst of all."""
     worst = ANSWERED
     async for mission, result in _in_order(swarm, missions, request.concurrency):
+        if isinstance(result, Exception):
+            render.error(result, as_json=request.as_json, question=mission.goal)
+            worst = max(worst, BAD_INPUT if isinstance(result, InputError) else FAULT)
+            continue
         if request.as_json:
-            render.line(json.dumps(render.as_json(mission.goal, result), ensure_ascii=False))
+            render.line(render.to_line(render.as_json(mission.goal, result)))
         else:
             render.short(mission.goal, result)
         worst = max(worst, render.exit_code(result))
@@ -109,7 +121,7 @@ async def _batch(swarm: SwarmCoordinator, missions: list[Mission], request: Requ
 
 async def _in_order(
     swarm: SwarmCoordinator, missions: list[Mission], concurrency: int
-) -> AsyncIterator[tuple[Mission, TaskResult]]:
+) -> AsyncIterator[tuple[Mission, TaskResult | Exception]]:
     """Results in the order of the questions, with at most `concurrency` missions running."""
     running: dict[int, asyncio.Task[TaskResult]] = {}
     started = 0
@@ -118,7 +130,12 @@ async def _in_order(
             while started < len(missions) and started < at + concurrency:
                 running[started] = asyncio.create_task(swarm.run(missions[started]))
                 started += 1
-            yield mission, await running.pop(at)
+            try:
+                yield mission, await running.pop(at)
+            except ClusterError:
+                raise  # the swarm itself is gone: the other questions have no chance either
+            except ChimeraError as error:
+                yield mission, error
     finally:
         for task in running.values():
             task.cancel()
@@ -131,28 +148,28 @@ async def _missions(request: Request, settings: Settings) -> list[Mission]:
         wanted = "a question, --mission FILE or --questions FILE"
         raise MissionError(f"give one of {wanted}" + (f", not {' and '.join(given)}" if given else ""))
     changes = {name: value for name, value in request.changes.items() if value is not None}
-    changes.setdefault("model", settings.model) if not request.mission else None
-    if request.docs is not None:
-        changes["docs"] = request.docs
     if request.mission:
         missions = [load_mission(request.mission)]
     else:
-        if request.docs is None:
-            raise DocumentsError("--docs: name the folder of documents that the question is about")
-        goals = read_questions(request.questions) if request.questions else [str(request.question)]
+        changes.setdefault("model", settings.model)
         compiler = IntentCompiler()
-        missions = [await compiler.compile({"goal": goal}) for goal in goals]
         if request.question is not None:
             missions = [await compiler.compile(request.question)]
-    return [_changed(mission, changes, request.deadline_s, settings) for mission in missions]
+        else:
+            goals = read_questions(request.questions) if request.questions else []
+            missions = [await compiler.compile({"goal": goal}) for goal in goals]
+    named = missions[0].docs if request.docs is None else request.docs
+    if named is not None:
+        changes["docs"] = _local(named, settings)
+    elif not missions[0].tasks and not missions[0].spawn:
+        raise DocumentsError("--docs: name the folder of documents that the question is about")
+    return [_changed(mission, changes, request.deadline_s) for mission in missions]
 
 
-def _changed(mission: Mission, changes: dict[str, Any], deadline_s: float | None, settings: Settings) -> Mission:
+def _changed(mission: Mission, changes: dict[str, Any], deadline_s: float | None) -> Mission:
     document = mission.model_dump(mode="json", exclude_unset=True) | changes
     if deadline_s is not None:
         document["limits"] = {**document.get("limits", {}), "deadline_s": deadline_s}
-    if docs := document.get("docs"):
-        document["docs"] = _local(str(docs), settings)
     return parse_mission(document)
 
 
@@ -179,7 +196,7 @@ def _agents(mission: Mission) -> list[AgentSpec]:
 def read_questions(path: Path) -> list[str]:
     """The questions of a JSON-lines file. Raises MissionError that names the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise MissionError(f"--questions {path}: {error}") from error
     questions = []
@@ -190,7 +207,7 @@ def read_questions(path: Path) -> list[str]:
             question = json.loads(line)["question"]
             if not isinstance(question, str) or not question.strip():
                 raise TypeError
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise MissionError(f'{path}:{number}: not a JSON object with a "question": {line[:80]!r}') from error
         questions.append(question)
     if not questions:
@@ -198,6 +215,3 @@ def read_questions(path: Path) -> list[str]:
     if len(questions) > MAX_QUESTIONS:
         raise MissionError(f"--questions {path}: {len(questions)} questions; the limit is {MAX_QUESTIONS}")
     return questions
-
-
-__all__ = ["ChimeraError", "Request", "execute", "read_questions"]

@@ -69,6 +69,7 @@ class Reply(Frozen):
 
     `alternatives` are counted by weighted consensus only, as a score ballot; the other methods count `value`.
     `details` are reported with the reply and never voted on. `cost_usd` is what making it cost.
+    `undecided` says why `value`, a partial answer, is no agreement; a mission whose output says so is `undecided`.
     """
 
     value: JsonValue
@@ -76,6 +77,7 @@ class Reply(Frozen):
     alternatives: tuple[Alternative, ...] = Field(default=(), max_length=64)
     details: dict[str, JsonValue] = Field(default_factory=dict)
     cost_usd: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    undecided: str = Field(default="", max_length=10_000)
 
 
 class FailureKind(StrEnum):

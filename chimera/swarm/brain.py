@@ -311,6 +311,8 @@ class MissionBrain:
         elif self._unheard:
             names = ", ".join(self._unheard[:5]) + (f" and {len(self._unheard) - 5} more" * (len(self._unheard) > 5))
             state, why = MissionState.EXPIRED, f"time was up before all had replied to {names}; {self._why_not()}"
+        elif output and (partial := _undecided(output)):
+            state, why = MissionState.UNDECIDED, partial
         elif decision and decision.agreed:
             state, why = MissionState.ANSWERED, decision.explanation
         else:
@@ -361,6 +363,12 @@ class MissionBrain:
         return Record(
             Event(mission_id=self.mission_id, seq=self._seq, kind=kind, at_s=at_s, task_id=task_id, data=dict(data))
         )
+
+
+def _undecided(output: Settled) -> str:
+    """Why the output's value is only a partial answer, in the words of the first supporter that says so."""
+    told = (v.reply.undecided for v in output.votes if v.reply and v.voter in output.supporters)
+    return next((why for why in told if why), "")
 
 
 def _facts(vote: Vote) -> dict[str, JsonValue]:

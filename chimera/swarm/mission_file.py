@@ -92,8 +92,8 @@ def parse_yaml(text: str) -> object:
         return yaml.load(text, Loader=_Loader)
     except RecursionError as error:
         raise MissionError("nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise MissionError(f"not YAML: {error}") from error
+    except Exception as error:  # PyYAML's own constructors raise IndexError, KeyError and more on odd tags
+        raise MissionError(f"not YAML: {type(error).__name__}: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):

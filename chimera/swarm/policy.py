@@ -144,12 +144,16 @@ def check_reply(returned: Any, *, max_bytes: int) -> Reply:
         raise ReplyError("the policy returned nothing; return a JSON value or a Reply")
     try:
         reply = returned if isinstance(returned, Reply) else Reply(value=returned)
-        size = len(canonical_json(reply.model_dump(mode="json")).encode())
+        encoded = canonical_json(reply.model_dump(mode="json", warnings="error")).encode()
+        if len(encoded) > max_bytes:
+            raise ReplyError(f"the reply is {len(encoded)} bytes; the limit is {max_bytes} (CHIMERA_MAX_REPLY_BYTES)")
+        # Made anew: what a policy hands over may have passed by its own checks, or bring methods of its own.
+        return Reply.model_validate_json(encoded)
+    except ReplyError:
+        raise
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ReplyError(f"not a JSON value: {first['msg']} ({type(returned).__name__})") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ReplyError(f"not a JSON value: {error}") from error
-    if size > max_bytes:
-        raise ReplyError(f"the reply is {size} bytes; the limit is {max_bytes} (CHIMERA_MAX_REPLY_BYTES)")
-    return reply
+        where = ".".join(str(part) for part in first["loc"])
+        raise ReplyError(f"not a JSON value: {where}: {first['msg']} ({type(returned).__name__})") from error
+    except Exception as error:
+        raise ReplyError(f"not a JSON value: {type(error).__name__}: {error}") from error

@@ -121,7 +121,7 @@ class Extract:
         from chimera.swarm.evidence.cache import index_of
         from chimera.swarm.evidence.methods import METHODS as methods
 
-        item = task.inputs["item"]
+        item = task.inputs.get("item")
         if not isinstance(item, dict):
             raise MissionError(
                 "an extraction task has an item with part, parts and files; see chimera.swarm.roles.plan"
@@ -190,7 +190,9 @@ async def compose(task: Task, context: Context) -> Reply:
         answer, cost_usd = response.text, response.cost_usd
     note = "" if model.writes else brief.OFFLINE_NOTE
     made = made.model_copy(update={"answer": answer, "model": model.name, "note": note})
-    return Reply(value=made.model_dump(mode="json"), confidence=made.confidence, cost_usd=cost_usd)
+    undecided = "" if made.agreed else f"not agreed: {made.decision.explanation}"
+    value = made.model_dump(mode="json")
+    return Reply(value=value, confidence=made.confidence, cost_usd=cost_usd, undecided=undecided)
 
 
 OTHERS = (("planner", "plan"), ("judge", "judge"), ("composer", "compose"))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Any
 
 from chimera.actors import cluster
 from chimera.actors.coordinator import Coordinator
 from chimera.core.config import Settings
+from chimera.core.errors import ChimeraError
+
+log = logging.getLogger(__name__)
 
 
 class RunningSwarm:
@@ -22,15 +26,19 @@ class RunningSwarm:
         """Call a method of the coordinator. Its own errors come out as they were raised; Ray's as ClusterError."""
         try:
             return await getattr(self._coordinator, method).remote(*arguments)
-        except cluster.CALL_FAILED as error:
+        except ChimeraError:
+            raise
+        except Exception as error:
             raise cluster.unwrap(error) from None
 
     async def close(self) -> None:
-        """End the swarm, and Ray with it when it was started for it."""
+        """End the swarm, and Ray with it when it was started for it. What is dead already is left alone."""
         try:
             await self.call("close")
-        finally:
             cluster.kill(self._coordinator)
+        except Exception as error:
+            log.warning("%s did not end by itself: %s", self.name, error)
+        finally:
             cluster.disconnect(self.connection)
 
 

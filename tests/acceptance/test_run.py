@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,7 @@ def test_no_agreement_is_exit_code_1_with_the_partial_result(local_ray: Settings
     assert done.returncode == 1, done.stdout
     answer = json.loads(done.stdout)
     assert answer["decision"]["outcome"] == "no_quorum"
+    assert answer["state"] == "undecided" and answer["explanation"].startswith("not agreed")
 
 
 @pytest.mark.cluster
@@ -172,16 +175,79 @@ def test_a_user_written_graph_runs(local_ray: Settings) -> None:
         (["q?", "--docs", "docs", "--consensus", "loudest"], "loudest"),
         (["--mission", "no/such.yaml"], "no/such.yaml"),
         (["--questions", "README.md", "--docs", "docs"], "README.md:1"),
+        (["--mission", "{bad_yaml}"], "not YAML: KeyError"),
+        (["--mission", "{goal_only}"], "--docs"),
         (["q?", "--docs", "docs", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_says_what_to_do(arguments: list[str], said: str, tmp_path: Path) -> None:
-    filled = [argument.replace("{empty}", str(tmp_path)) for argument in arguments]
+    (tmp_path / "bad.yaml").write_text("goal: !!bool x")
+    (tmp_path / "goal.yaml").write_text("goal: what?")
+    (tmp_path / "empty").mkdir()
+    places = {"{empty}": tmp_path / "empty", "{bad_yaml}": tmp_path / "bad.yaml", "{goal_only}": tmp_path / "goal.yaml"}
+    filled = [str(places.get(argument, argument)) for argument in arguments]
     done = chimera("run", *filled)
     assert done.returncode == (3 if "127.0.0.1:1" in filled else 2), done.stderr
     plain = " ".join(done.stderr.replace("│", " ").split())
-    assert said.replace("{empty}", str(tmp_path)) in plain
+    assert str(places.get(said, said)) in plain
     assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+@pytest.mark.cluster
+def test_standard_output_holds_the_result_alone_even_when_a_worker_is_killed(
+    local_ray: Settings, tmp_path: Path
+) -> None:
+    mission = {
+        "goal": "survive",
+        "spawn": [{"role": "worker", "policy": "tests.policies:dies_once", "count": 1}],
+        "tasks": [{"id": "t", "goal": "survive", "inputs": {"marker": str(tmp_path / "died")}, "replicas": 1}],
+        "consensus": "majority",
+    }
+    (tmp_path / "mission.json").write_text(json.dumps(mission))
+    done = chimera("run", "--mission", str(tmp_path / "mission.json"), "--json", "--address", local_ray.address)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["value"] == 42
+
+
+@pytest.mark.cluster
+def test_sigterm_ends_the_swarm_and_its_processes(local_ray: Settings, tmp_path: Path) -> None:
+
+    mission = {"goal": "wait", "spawn": [{"policy": "tests.policies:hangs"}], "consensus": "majority", "replicas": 1}
+    (tmp_path / "mission.json").write_text(json.dumps(mission))
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "chimera",
+            "run",
+            "--mission",
+            str(tmp_path / "mission.json"),
+            "--address",
+            local_ray.address,
+        ],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "Ray dashboard" in process.stderr.readline()
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "Traceback" not in rest and "stack" not in rest.lower()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["\ufeff" + json.dumps({"question": "a?"}), json.dumps({"question": "a\u2028b?"}, ensure_ascii=False) + "\r\n\r\n"],
+)
+def test_a_file_of_questions_may_have_a_mark_or_odd_separators(content: str, tmp_path: Path) -> None:
+    from chimera.cli.run import read_questions
+
+    path = tmp_path / "q.jsonl"
+    path.write_text(content, encoding="utf-8", newline="")
+    assert len(read_questions(path)) == 1
 
 
 def test_bad_input_is_json_too_where_json_is_asked_for(tmp_path: Path) -> None:

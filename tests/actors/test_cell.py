@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from chimera.actors.cell import Cell
+from chimera.actors.cell import MAX_STUCK, Cell
 from chimera.core.config import Settings
-from chimera.core.types import AgentSpec, FailureKind, Task
+from chimera.core.types import AgentSpec, FailureKind, Reply, Task
 from chimera.swarm.attempt import Attempt, Report
 from chimera.swarm.policy import Seat
+from tests.policies import LET_GO
 
 
 def attempt(timeout_s: float = 5.0, number: int = 1, **inputs: Any) -> Attempt:
@@ -47,6 +49,7 @@ async def test_a_reply_comes_back(policy: str) -> None:
     [
         ("raises", FailureKind.RAISED, "ValueError: this policy always raises"),
         ("exits", FailureKind.RAISED, "SystemExit"),
+        ("raises_the_unspeakable", FailureKind.RAISED, "Unspeakable, whose message cannot be read"),
         ("hangs", FailureKind.TIMEOUT, "no reply within 0.2 s"),
         ("hangs_on", FailureKind.TIMEOUT, "no reply within 0.2 s"),
         ("hangs_in_thread", FailureKind.TIMEOUT, "no reply within 0.2 s"),
@@ -54,6 +57,7 @@ async def test_a_reply_comes_back(policy: str) -> None:
         ("returns_nan", FailureKind.INVALID, "not a JSON value"),
         ("returns_nothing", FailureKind.INVALID, "returned nothing"),
         ("returns_too_much", FailureKind.INVALID, "the limit is 10000"),
+        ("returns_more_than_all_confidence", FailureKind.INVALID, "confidence"),
     ],
 )
 async def test_every_misbehaviour_is_a_report_that_says_why(policy: str, kind: FailureKind, said: str) -> None:
@@ -76,7 +80,6 @@ async def test_a_class_keeps_its_state_between_attempts() -> None:
 async def test_a_cancelled_attempt_ends_at_once() -> None:
     cell = await host("hangs")
     await cell.run([("a0", attempt(timeout_s=60.0))])
-    await asyncio.sleep(0)
     await cell.cancel(["m/t/0/1"])
     batch = await cell.collect(0, 5.0)
     assert [report.failure for report in batch.reports] == [FailureKind.CANCELLED]
@@ -97,6 +100,69 @@ async def test_an_agent_that_blocks_its_loop_is_found_out_and_its_neighbours_go_
     await cell.run([("answer", attempt(number=3))])
     [after] = (await cell.collect(2, 5.0)).reports
     assert after.reply is not None and after.reply.value == 42
+
+
+async def test_a_cancel_at_any_moment_leaves_exactly_one_report() -> None:
+    cell = await host("blocks_the_loop")
+    await cell.run([("a0", attempt(timeout_s=0.05, number=number)) for number in range(1, 9)])
+    for number in range(1, 9):
+        await asyncio.sleep(0.02)
+        await cell.cancel([f"m/t/0/{number}"])
+    for _ in range(100):
+        reports = (await cell.collect(0, 1.0)).reports
+        if len(reports) == 8:
+            break
+        await asyncio.sleep(0.05)
+    assert sorted(report.attempt_id for report in reports) == [f"m/t/0/{number}" for number in range(1, 9)]
+    assert cell._running == {}
+
+
+async def test_a_loop_that_is_blocked_from_a_child_task_is_given_up_too() -> None:
+    cell = await host("blocks_below")
+    [blocked] = await run(cell, attempt(timeout_s=0.2))
+    assert blocked.failure is FailureKind.TIMEOUT and "it blocks the event loop" in blocked.detail
+    await cell.host([Seat.of(AgentSpec(policy="tests.policies:answer"), agent_id="a1")])
+    await cell.run([("a1", attempt(number=2))])
+    [after] = (await cell.collect(1, 5.0)).reports
+    assert after.reply is not None
+
+
+@pytest.mark.parametrize("policy", ["exits_below", "stops_its_loop"])
+async def test_a_policy_that_ends_its_loop_harms_no_other(policy: str) -> None:
+    cell = await host(policy)
+    [ended] = await run(cell, attempt(timeout_s=0.5))
+    assert ended.failure in (FailureKind.TIMEOUT, FailureKind.RAISED)
+    await cell.host([Seat.of(AgentSpec(policy="tests.policies:answer"), agent_id="a1")])
+    await cell.run([("a1", attempt(number=2))])
+    [after] = (await cell.collect(1, 5.0)).reports
+    assert after.reply is not None
+
+
+async def test_a_reply_that_brings_code_of_its_own_arrives_as_a_plain_reply() -> None:
+    [report] = await run(await host("returns_a_trojan"), attempt())
+    assert type(report.reply) is Reply and report.reply.value == 42
+
+
+async def test_a_policy_cannot_change_what_the_other_replicas_are_asked() -> None:
+    cell = await host("takes_its_input_away")
+    told = attempt(text="word")
+    again = replace(told, id="m/t/1/1", replica=1)
+    reports = await run(cell, told, again)
+    assert [report.reply.value for report in reports if report.reply] == ["word", "word"]
+
+
+async def test_plain_functions_that_were_cancelled_are_not_stuck() -> None:
+    cell = await host("naps")
+    await cell.run([("a0", attempt(timeout_s=30.0, number=number)) for number in range(1, 31)])
+    await cell.cancel([f"m/t/0/{number}" for number in range(1, 31)])
+    assert len((await cell.collect(0, 5.0)).reports) == 30
+
+
+async def test_policies_that_never_end_are_counted_and_the_cell_asks_for_its_end() -> None:
+    cell = await host("hangs_for_good")
+    with pytest.raises(RuntimeError, match="go on long after their time"):
+        await run(cell, *(attempt(timeout_s=0.05, number=number) for number in range(1, MAX_STUCK + 2)))
+    LET_GO.append(True)
 
 
 async def test_an_agent_that_is_not_here_is_a_lost_attempt() -> None:

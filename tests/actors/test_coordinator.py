@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from chimera.actors.coordinator import Coordinator
-from chimera.core.errors import InputError, NoAgents, Overloaded, PolicyError, StorageError
+from chimera.core.errors import GraphError, InputError, NoAgents, Overloaded, PolicyError, StorageError
 from chimera.core.events import Event
-from chimera.core.types import AgentSpec, MissionState, Task, TaskResult
+from chimera.core.types import AgentSpec, Isolation, MissionState, Task, TaskResult
 from chimera.storage.memory import MemoryJournal
 from chimera.swarm.graph import TaskGraph, TaskNode
 from chimera.swarm.policy import Seat
@@ -82,6 +82,43 @@ async def test_agents_are_spawned_all_or_none_of_a_policy_that_is_not_there() ->
             await swarm.spawn_agents([Seat.of(AgentSpec(policy="tests.policies:no_such"))])
         with pytest.raises(NoAgents):
             await swarm.submit("m", graph(), 5.0)
+
+
+async def test_one_bad_policy_among_good_ones_leaves_none_of_them_and_ids_are_never_used_again() -> None:
+    async with running("answer") as swarm:
+        mixed = [Seat.of(AgentSpec(policy=f"tests.policies:{name}")) for name in ("answer", "no_such", "answer")]
+        with pytest.raises(PolicyError):
+            await swarm.spawn_agents(mixed)
+        assert (await swarm.status())["agents"] == 1
+        first = await swarm.spawn_agents([mixed[0]])
+        second = await swarm.spawn_agents([mixed[0]])
+        assert len({"worker-0", *first, *second}) == 3
+        result = await run(swarm, replicas=3, early_stop=False)
+        assert len({vote.agent for vote in result.replies}) == 3
+
+
+async def test_processes_of_their_own_have_a_limit() -> None:
+    async with running(max_dedicated=1) as swarm:
+        alone = Seat.of(AgentSpec(policy="tests.policies:answer", isolation=Isolation.DEDICATED))
+        await swarm.spawn_agents([alone])
+        with pytest.raises(Overloaded, match="CHIMERA_MAX_DEDICATED"):
+            await swarm.spawn_agents([alone])
+
+
+async def test_policies_of_one_name_with_different_options_are_different() -> None:
+    async with running() as swarm:
+        specs = [AgentSpec(policy="tests.policies:Counting", options={"start": start}) for start in (1, 2)]
+        await swarm.spawn_agents([Seat.of(spec) for spec in specs])
+        result = await run(swarm, replicas=2, different_policies=True, early_stop=False, consensus="weighted")
+        assert sorted(str(vote.reply.value) for vote in result.replies if vote.reply) == ["2", "3"]
+
+
+async def test_a_mission_too_large_for_the_journal_is_refused() -> None:
+    async with running("answer") as swarm:
+        nodes = tuple(TaskNode(id=f"t{n}", task=Task(goal="g" * 1_000)) for n in range(4_000))
+        with pytest.raises(GraphError, match="bytes as JSON") as refused:
+            await swarm.submit("m", TaskGraph(nodes=nodes, output="t0"), 5.0)
+        assert refused.value.reason == "too_many"
 
 
 async def test_events_are_the_journal() -> None:

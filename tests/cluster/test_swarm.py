@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from chimera import AgentSpec, Context, Equality, InputError, Overloaded, Reply, Task
-from chimera.core.errors import NoAgents, PolicyError
+from chimera import AgentSpec, Context, Equality, InputError, Overloaded, Reply, SwarmCoordinator, Task
+from chimera.core.errors import NoAgents, PolicyError, SwarmError
 from chimera.core.types import FailureKind, Isolation, MissionState, Outcome
 from tests.conftest import Crew
 
@@ -175,6 +175,39 @@ async def test_events_tell_the_whole_story_also_afterwards(crew: Crew) -> None:
     kinds = [event.kind.value for event in events]
     assert kinds[:2] == ["mission_admitted", "task_started"] and kinds[-2:] == ["task_decided", "mission_ended"]
     assert kinds.count("reply_accepted") == 3
+
+
+async def test_two_swarms_in_one_process_do_not_end_each_other(crew: Crew, own_crew: Crew) -> None:
+    settings = own_crew.swarm.settings
+    async with SwarmCoordinator(settings=settings) as third:
+        await third.spawn_agent(AgentSpec(role="analyzer", policy="tests.policies:answer"))
+    await own_crew.spawn("answer")
+    assert (await own_crew.submit(replicas=1)).value == 42
+    with pytest.raises(SwarmError, match="not running"):
+        await third.status()
+
+
+async def test_a_dead_manager_is_said_so_at_once(own_crew: Crew) -> None:
+    await own_crew.spawn("hangs", "answer")
+    running = await own_crew.swarm.start_task(own_crew.task(replicas=1, deadline_s=60.0, attempt_timeout_s=60.0))
+    os.kill((await own_crew.swarm.status())["manager_pid"], signal.SIGKILL)
+    result = await own_crew.swarm.result(running)
+    assert result.state is MissionState.FAILED and "Manager[0] is gone" in result.explanation
+    with pytest.raises(SwarmError, match=r"Manager\[0\] is gone"):
+        await own_crew.submit(replicas=1)
+
+
+async def test_a_dedicated_agent_that_is_refused_leaves_no_process(own_crew: Crew) -> None:
+    with pytest.raises(PolicyError):
+        await own_crew.spawn("no_such", isolation=Isolation.DEDICATED)
+    assert (await own_crew.swarm.status())["cells"] == {}
+
+
+async def test_a_policy_that_kills_its_cell_while_it_loads_is_refused_and_the_cell_lives(own_crew: Crew) -> None:
+    await own_crew.spawn("answer", "answer")
+    with pytest.raises(PolicyError, match="while it loaded"):
+        await own_crew.spawn("KillsWhenMade")
+    assert (await own_crew.submit(replicas=2)).value == 42
 
 
 async def test_bad_input_is_a_typed_error(own_crew: Crew) -> None:

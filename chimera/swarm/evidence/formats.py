@@ -83,5 +83,7 @@ def _page_lines(reader: object) -> Iterator[Line]:
 
     assert isinstance(reader, PdfReader)
     for page, content in enumerate(reader.pages, start=1):
-        for number, text in enumerate(content.extract_text().split("\n"), start=1):
-            yield Line(number, text, page)
+        text = content.extract_text()
+        valid = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # a font may map to half a character
+        for number, line in enumerate(valid.split("\n"), start=1):
+            yield Line(number, line, page)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chimera.core.errors import PolicyError, ReplyError
-from chimera.core.types import AgentSpec, Alternative, Reply, Task
+from chimera.core.types import AgentSpec, Alternative, Isolation, Reply, Task
 from chimera.swarm.policy import Seat, check_reply
 
 
@@ -46,6 +47,27 @@ def test_a_class_is_made_with_its_options() -> None:
 def test_a_policy_that_is_not_there_is_a_clear_error(policy: str, said: str) -> None:
     with pytest.raises(PolicyError, match=said):
         Seat.of(AgentSpec(policy=policy)).load()
+
+
+def test_a_class_that_cannot_be_called_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    spec = AgentSpec(policy="subprocess:Popen", options={"args": ["touch", str(made)]})
+    with pytest.raises(PolicyError, match="without __call__"):
+        Seat.of(spec).load()
+    assert not made.exists()
+
+
+def test_a_module_that_exits_on_import_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "exits_on_import.py").write_text("import sys; sys.exit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PolicyError, match="SystemExit"):
+        Seat.of(AgentSpec(policy="exits_on_import:policy")).load()
+
+
+def test_a_pickle_that_cannot_be_opened_here_is_a_clear_error() -> None:
+    seat = Seat("a", "worker", "broken", Isolation.PACKED, {}, b"not a pickle")
+    with pytest.raises(PolicyError, match="broken"):
+        seat.load()
 
 
 def test_options_for_a_function_are_refused() -> None:

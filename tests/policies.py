@@ -174,3 +174,11 @@ async def told(task: Task, context: Context) -> Any:
         "upstream": {name: settled.decision.value for name, settled in context.upstream.items()},
         "random": context.rng.random(),
     }
+
+
+async def forges_a_quote(task: Task, context: Context) -> Reply:
+    return Reply(value={"text": "The moon is made of cheese.", "file": "moon.txt", "line": 1, "page": None})
+
+
+async def returns_no_quote(task: Task, context: Context) -> Reply:
+    return Reply(value="I would say rock")

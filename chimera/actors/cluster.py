@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ import ray.exceptions  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
 
 from chimera.core.config import Settings  # noqa: E402
-from chimera.core.errors import ChimeraError, ClusterError, SwarmError  # noqa: E402
+from chimera.core.errors import ChimeraError, ClusterError, NoCluster, SwarmError  # noqa: E402
 
 CELL_RESOURCE = "chimera_cell"
 """The custom resource that cells hold where the cluster declares it. A node whose actors hold nothing looks idle to
@@ -31,6 +32,8 @@ CALL_FAILED: tuple[type[BaseException], ...] = (ray.exceptions.RayError, Timeout
 """A call brought no answer: its actor is gone, it raised, or it took too long."""
 
 HEAD_RESOURCE = "node:__internal_head__"
+
+KNOCK_S = 10.0
 
 MAX_CELLS = 8
 
@@ -77,17 +80,29 @@ def connect(settings: Settings) -> Connection:
 def _init(address: str) -> bool:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "chimera"}
     if address != "local":
+        _knock(address)
         try:
             ray.init(address=address, **quiet)
             return False
         except ConnectionError as error:
             if address != "auto" or os.environ.get("RAY_ADDRESS"):
-                raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from error
+                raise NoCluster(f"no Ray cluster answers at {address!r}: {error}") from error
     # Ray has no public switch for "loopback only": it rewrites 127.0.0.1 to the host's address unless this is off.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(address="local", include_dashboard=True, **quiet)
     return True
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens there at all: Ray itself takes minutes to give up."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise NoCluster(f"no Ray cluster answers at {address!r}: {error}") from error
 
 
 def _dashboard() -> str:

@@ -91,6 +91,10 @@ class ClusterError(ChimeraError):
     """Ray could not be started, joined or asked."""
 
 
+class NoCluster(ClusterError, InputError):
+    """No Ray cluster answers at the address that was given."""
+
+
 class MissingExtra(ChimeraError):
     """An optional dependency is missing. `extra` is the one to install."""
 

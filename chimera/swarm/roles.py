@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from chimera.core.errors import MissionError, UnreadableDocument
+from chimera.core.errors import DocumentsError, MissionError, UnreadableDocument
 from chimera.core.hashing import canonical_json
 from chimera.core.types import AgentSpec, Alternative, Consensus, Quote, Reply, Task
 from chimera.llm.chat import ChatMessage, ChatRequest
@@ -101,11 +102,17 @@ def plan(task: Task, context: Context) -> Reply:
             "part": part,
             "question": question,
             "parts": list(parts),
-            "files": [{"path": ref.path, "name": ref.name, "size_bytes": ref.size_bytes} for ref in shard],
+            "folder": str(folder),
+            "files": [[ref.name, ref.size_bytes] for ref in shard],
         }
         for part, question in enumerate(parts)
         for shard in shards
     ]
+    if (size := len(canonical_json(items))) > context.settings.max_reply_bytes:
+        raise DocumentsError(
+            f"{len(documents)} files make a plan of {size} bytes; the limit is {context.settings.max_reply_bytes} "
+            f"(CHIMERA_MAX_REPLY_BYTES): ask over fewer files at once"
+        )
     skipped: list[JsonValue] = [{"file": file.file, "cause": file.cause} for file in unreadable]
     return Reply(value=items, details={"skipped": skipped, "documents": len(documents)})
 
@@ -208,12 +215,16 @@ def _text(task: Task, name: str) -> str:
 def _refs(item: Mapping[str, JsonValue]) -> list[DocumentRef]:
     from chimera.swarm.evidence.documents import DocumentRef
 
-    files = item["files"]
-    return [
-        DocumentRef(path=str(file["path"]), name=str(file["name"]), size_bytes=int(str(file["size_bytes"])))
-        for file in (files if isinstance(files, list) else [])
-        if isinstance(file, dict)
-    ]
+    folder, files = item.get("folder"), item.get("files")
+    if not isinstance(folder, str) or not isinstance(files, list):
+        raise MissionError("an extraction's item has a folder and its files; see chimera.swarm.roles.plan")
+    refs = []
+    for file in files:
+        name, size_bytes = file if isinstance(file, list) and len(file) == 2 else ("", -1)
+        if not isinstance(name, str) or not name or not isinstance(size_bytes, int):
+            raise MissionError("a file of an extraction's item is a pair of name and bytes")
+        refs.append(DocumentRef(path=os.path.join(folder, name), name=name, size_bytes=size_bytes))
+    return refs
 
 
 def _skipped(reply: Reply) -> list[brief.Skipped]:

@@ -281,3 +281,32 @@ def test_shards_hold_every_file_once_and_no_more_than_fits(sizes: list[int], sha
     assert all(len(shard) == 1 or sum(ref.size_bytes for ref in shard) <= shard_bytes for shard in shards)
     assert all(shards)
     assert shard_documents(refs[::-1], shard_bytes) == shards
+
+
+def test_half_characters_from_a_pdfs_font_do_not_silence_its_neighbours(tmp_path: Path) -> None:
+    """A ToUnicode map may give a lone surrogate, which is no text and in no JSON."""
+    cmap = b"begincmap\n1 begincodespacerange <00> <FF> endcodespacerange\n1 beginbfchar <41> <D800> endbfchar\nendcmap"
+    content = b"BT /F1 12 Tf 50 700 Td (A wine) Tj ET"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/ToUnicode 6 0 R>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(cmap), cmap),
+    ]
+    body = b"%PDF-1.4\n"
+    offsets = []
+    for number, item in enumerate(objects, start=1):
+        offsets.append(len(body))
+        body += b"%d 0 obj\n%s\nendobj\n" % (number, item)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    body += b"xref\n0 7\n0000000000 65535 f \n%strailer\n<</Size 7/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (
+        table,
+        len(body),
+    )
+    (tmp_path / "odd.pdf").write_bytes(body)
+    [ref], _ = list_documents(str(tmp_path))
+    text = "".join(line.text for line in read_document(ref).lines)
+    assert "wine" in text
+    text.encode()

@@ -42,8 +42,9 @@ fresh: $(BIN)/python
 lock: $(BIN)/pip-compile ## pin the versions anew; UPGRADE=--upgrade takes the newest
 	$(BIN)/python .ci/constraints.py write $(UPGRADE)
 
-bench: .venv/.all ## measure question answering on the test set
+bench: .venv/.all ## measure question answering and the journal
 	$(BIN)/python bench/qa_consensus.py tests/data/qa
+	$(BIN)/python bench/journal.py
 
 dist: $(BIN)/python ## the wheel and its pins, for ray_cluster.yaml
 	rm -rf build dist

@@ -12,6 +12,7 @@ from chimera.core.config import Settings
 from chimera.core.errors import GraphError, InputError, SwarmError
 from chimera.core.events import Event
 from chimera.core.types import AgentSpec, MissionState, Task, TaskResult
+from chimera.llm.models import open_model
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
 from chimera.swarm.intent import IntentCompiler
@@ -96,7 +97,7 @@ class SwarmCoordinator:
         if isinstance(mission, Path):
             mission = load_mission(mission)
         elif not isinstance(mission, Mission):
-            mission = await IntentCompiler().compile(mission)
+            mission = await IntentCompiler(open_model(self.settings.model)).compile(mission)
         graph = TaskDecomposer(max_nodes=self.settings.max_nodes).decompose(mission)
         return await self._start(graph, mission.limits.deadline_s)
 

@@ -152,7 +152,7 @@ async def _missions(request: Request, settings: Settings) -> list[Mission]:
         missions = [load_mission(request.mission)]
     else:
         changes.setdefault("model", settings.model)
-        compiler = IntentCompiler()
+        compiler = IntentCompiler(open_model(changes["model"]))
         if request.question is not None:
             missions = [await compiler.compile(request.question)]
         else:

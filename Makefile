@@ -24,7 +24,7 @@ run: $(INSTALLED) ## install what is missing and run the example mission
 install: .venv/.all ## install Chimera with every extra
 
 test: .venv/.all ## install and run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 coverage: .venv/.all ## the test suite with branch coverage
 	$(BIN)/python -m coverage run -m pytest
@@ -57,12 +57,12 @@ clean: ## remove what make made
 
 .venv/.base: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Chimera into .venv (the first time takes a minute)"
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install --no-compile -c constraints.txt -e .
 	@touch $@
 
 .venv/.all: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Chimera with every extra into .venv (the first time takes a few minutes)"
-	@$(PIP) install -c constraints.txt -e '.[all]'
+	@$(PIP) install --no-compile -c constraints.txt -e '.[all]'
 	@touch $@ .venv/.base
 
 $(BIN)/pip-compile: | $(BIN)/python

@@ -62,7 +62,7 @@ def local_ray(short_tmp: Path) -> Iterator[Settings]:
 @pytest.fixture(scope="session")
 def shared_swarm(local_ray: Settings, short_tmp: Path) -> Iterator[SwarmCoordinator]:
     """One swarm for the tests that do it no harm. Each uses a role, and so agents, of its own."""
-    settings = Settings(address=local_ray.address, cells=2, stall_s=3.0, home=short_tmp / "home")
+    settings = Settings(address=local_ray.address, cells=2, home=short_tmp / "home")
     swarm = SwarmCoordinator(max_agents=300, settings=settings)
     asyncio.run(swarm.__aenter__())
     yield swarm
@@ -96,6 +96,6 @@ def crew(shared_swarm: SwarmCoordinator, request: pytest.FixtureRequest) -> Crew
 @pytest.fixture
 async def own_crew(local_ray: Settings, home: Path) -> AsyncIterator[Crew]:
     """A swarm of at most 50 agents in two cells: for tests that kill parts of it, or count them."""
-    settings = Settings(address=local_ray.address, cells=2, stall_s=3.0)
+    settings = Settings(address=local_ray.address, cells=2)
     async with SwarmCoordinator(max_agents=50, settings=settings) as swarm:
         yield Crew(swarm, "analyzer")

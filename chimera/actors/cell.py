@@ -238,6 +238,8 @@ async def _within(timeout_s: float, future: asyncio.Future[Any]) -> Any:
 async def _guarded(work: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return await work(*arguments)
+    except GeneratorExit:  # the loop is gone, and nobody waits for this
+        raise
     except BaseException as error:
         raise _ordinary(error) from error
 

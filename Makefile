@@ -57,10 +57,11 @@ clean: ## remove what make made
 
 .venv/.base: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Chimera into .venv (the first time takes a minute)"
-	@$(PIP) install --no-compile -c constraints.txt -e .
+	@$(PIP) install -c constraints.txt -e .
 	@touch $@
 
-.venv/.all: pyproject.toml constraints.txt | $(BIN)/python
+# What Chimera itself runs is compiled at once, in .base; the rest when it is first imported.
+.venv/.all: .venv/.base
 	@echo "Installing Chimera with every extra into .venv (the first time takes a few minutes)"
 	@$(PIP) install --no-compile -c constraints.txt -e '.[all]'
 	@touch $@ .venv/.base

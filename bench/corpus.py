@@ -19,6 +19,7 @@ from pathlib import Path
 
 from chimera import Mission, Settings, SwarmCoordinator
 from chimera.swarm.brief import Brief
+from chimera.swarm.mission import Limits
 from chimera.swarm.roles import brief_agents
 
 NEEDLE = "The lighthouse of Varnholm was painted green by the keeper Ottilie Brandt in 1911."
@@ -55,7 +56,7 @@ def peak_mb(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-async def measure(folder: Path, address: str) -> dict[str, object]:
+async def measure(folder: Path, address: str, *, deadline_s: float = 60.0) -> dict[str, object]:
     """Ask for the needle; the answer, the seconds, and the peak memory before and after."""
     agents = brief_agents(3)
     settings = Settings(address=address)
@@ -64,7 +65,7 @@ async def measure(folder: Path, address: str) -> dict[str, object]:
         before = await swarm.status()
         coordinator_mb = peak_mb(before["pid"])
         started = time.monotonic()
-        result = await swarm.run(Mission(goal=QUESTION, docs=str(folder)))
+        result = await swarm.run(Mission(goal=QUESTION, docs=str(folder), limits=Limits(deadline_s=deadline_s)))
         elapsed_s = time.monotonic() - started
         after = await swarm.status()
         brief = Brief.model_validate(result.value)

@@ -43,7 +43,7 @@ async def run(swarm: Coordinator, mission_id: str = "m", deadline_s: float = 20.
 
 async def test_a_mission_goes_down_the_tree_and_comes_back() -> None:
     async with running("answer", "answer", "answer") as swarm:
-        result = await run(swarm, replicas=3)
+        result = await run(swarm, replicas=3, early_stop=False)
         assert (result.state, result.value) == (MissionState.ANSWERED, 42)
         assert (await swarm.status())["busy"] == 0
 

@@ -17,7 +17,7 @@ async def test_twenty_megabytes_are_answered_with_bounded_memory(
     local_ray: Settings, home: Path, tmp_path: Path
 ) -> None:
     write_corpus(tmp_path, files=1_000, size_bytes=20_000_000)
-    measured = await measure(tmp_path, local_ray.address)
+    measured = await measure(tmp_path, local_ray.address, deadline_s=240.0)
     assert (measured["state"], measured["found"]) == ("answered", True)
     coordinator, cells = measured["coordinator_peak_mb"], measured["cell_peak_mb"]
     assert isinstance(coordinator, dict) and isinstance(cells, dict)

@@ -13,7 +13,7 @@ INSTALLED := $(if $(wildcard .venv/.all),.venv/.all,.venv/.base)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test coverage check lint fresh lock bench dist clean
+.PHONY: help run install test soak coverage check lint fresh lock bench dist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,9 @@ install: .venv/.all ## install Chimera with every extra
 
 test: .venv/.all ## install and run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: .venv/.all ## the long tests, which `make test` leaves out
+	$(BIN)/python -m pytest -m soak
 
 coverage: .venv/.all ## the test suite with branch coverage
 	$(BIN)/python -m coverage run -m pytest

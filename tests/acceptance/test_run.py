@@ -28,7 +28,7 @@ def chimera(*arguments: str, timeout_s: float = 110, **environment: str) -> subp
         text=True,
         timeout=timeout_s,
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "CHIMERA_CELLS": "1", **environment},
         check=False,
     )
 

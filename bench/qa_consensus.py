@@ -25,8 +25,8 @@ from chimera.swarm.evidence.documents import list_documents, shard_documents
 from chimera.swarm.evidence.index import ShardIndex
 from chimera.swarm.evidence.methods import METHODS, Scored
 from chimera.swarm.evidence.question import split_question
+from chimera.swarm.roles import FINDS_PER_SHARD
 
-FINDS_PER_SHARD = 5
 RESAMPLES = 10_000
 
 Hits = npt.NDArray[np.float64]

@@ -21,6 +21,8 @@ from ray._private import ray_constants  # noqa: E402
 from chimera.core.config import Settings  # noqa: E402
 from chimera.core.errors import ChimeraError, ClusterError, NoCluster, SwarmError  # noqa: E402
 
+log = logging.getLogger(__name__)
+
 CELL_RESOURCE = "chimera_cell"
 """The custom resource that cells hold where the cluster declares it. A node whose actors hold nothing looks idle to
 the autoscaler and is ended under them."""
@@ -41,8 +43,11 @@ MAX_CALLS = 4_000
 """Calls that one actor has in progress at once: more than the long polls of all the missions it may run."""
 
 
-_held: list[str] = []
-"""A Ray started by this process, and one entry for each connection that uses it; empty when it was not started here."""
+class _OwnRay:
+    """The Ray that this process started, if it did, and how many connections use it: the last to leave ends it."""
+
+    started = False
+    users = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +67,12 @@ def connect(settings: Settings) -> Connection:
     """
     try:
         if not ray.is_initialized():
-            _held.clear()
-            if _init(settings.address):
-                _held.append("started here")
+            _OwnRay.started, _OwnRay.users = _init(settings.address), 0
         context = ray.get_runtime_context()
         dashboard = _dashboard()
         cells = settings.cells or max(1, min(MAX_CELLS, int(ray.cluster_resources().get("CPU", 1))))
-        if _held:
-            _held.append("in use")
-        return Connection(str(context.gcs_address), dashboard, bool(_held), cells)
+        _OwnRay.users += 1
+        return Connection(str(context.gcs_address), dashboard, _OwnRay.started, cells)
     except ClusterError:
         raise
     except Exception as error:
@@ -115,11 +117,10 @@ def _dashboard() -> str:
 
 def disconnect(connection: Connection) -> None:
     """Leave Ray; end it when it was started here and nobody else in this process uses it."""
-    if connection.started and _held:
-        _held.pop()
-        if len(_held) == 1:
-            _held.clear()
-            ray.shutdown()
+    _OwnRay.users -= 1
+    if connection.started and _OwnRay.users == 0:
+        _OwnRay.started = False
+        ray.shutdown()
 
 
 def spawn(cls: type, *, name: str, cell: bool = False, **arguments: Any) -> Any:
@@ -147,15 +148,21 @@ def spawn_cell(name: str, swarm: str, settings: Settings) -> Any:
 
 
 def kill(handle: Any, *, restart: bool = False) -> None:
-    """End an actor's process at once; with `restart` Ray starts it again."""
-    ray.kill(handle, no_restart=not restart)
+    """End an actor's process at once; with `restart` Ray starts it again. What has ended already is left alone."""
+    try:
+        ray.kill(handle, no_restart=not restart)
+    except (ray.exceptions.RayError, ValueError) as error:
+        log.info("nothing to end: %s", error)
 
 
 def unwrap(error: BaseException) -> ChimeraError:
     """What a failed call comes to: Chimera's own error as it was raised, or one that names the cause."""
+    # Ray raises a class made of its own error and the cause's: it is a ChimeraError too, and prints Ray's traceback.
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
     if isinstance(cause, ChimeraError):
         return cause
+    if isinstance(error, ChimeraError):
+        return error
     if cause is not None and not isinstance(cause, ray.exceptions.RayError):
         return SwarmError(f"{type(cause).__name__}: {cause}")
     if isinstance(cause or error, ray.exceptions.RayActorError):

@@ -162,7 +162,7 @@ class Manager:
                 batch = await asyncio.wait_for(
                     _answer(self._cells[home].collect.remote(acked, self._settings.stall_s / 3)), self._settings.stall_s
                 )
-            except cluster.CALL_FAILED as error:
+            except Exception as error:  # whatever it is, the cell is watched on
                 died = isinstance(error, cluster.ACTOR_GONE)
                 await self._revive(home, f"{home} died" if died else f"{home} stalled", restart=not died)
                 acked = 0

@@ -168,9 +168,8 @@ class MissionBrain:
             yield from self._dispatch(task, [replica], now)
             return
         if kind is FailureKind.NO_AGENT and (cause := task.cause.get(replica)):
-            report = replace(
-                cause, detail=f"{cause.detail}; {report.detail}"
-            )  # what went wrong, not that it was the last
+            # The vote tells what went wrong, and not only that nobody was left to try again.
+            report = replace(cause, detail=f"{cause.detail}; {report.detail}")
         vote = self._vote(replica, report)
         task.votes.append(vote)
         yield from self._decided(task, task.vote.add(vote), now)

@@ -130,6 +130,9 @@ def gather(upstream: Mapping[str, Settled], stands: Callable[[Quote, Settled], b
     skipped: dict[str, Skipped] = {}
     silent: list[Silence] = []
     for task, settled in upstream.items():
+        for vote in settled.votes:
+            for entry in _entries(vote.reply.details.get("skipped") if vote.reply else None):
+                skipped[entry.file] = entry
         item = settled.inputs.get("item")
         if not isinstance(item, dict):
             continue  # the plan itself
@@ -141,8 +144,6 @@ def gather(upstream: Mapping[str, Settled], stands: Callable[[Quote, Settled], b
             if vote.reply is None:
                 silent.append(Silence(task=task, voter=vote.policy or vote.voter, why=f"{vote.failure}: {vote.detail}"))
                 continue
-            for entry in _entries(vote.reply.details.get("skipped")):
-                skipped[entry.file] = entry
             finds, refused = _finds(vote)
             rejected += refused
             names[vote.voter] = vote.policy or vote.voter

@@ -170,12 +170,7 @@ def judge(task: Task, context: Context) -> Reply:
         source = next((document(ref) for ref in refs if ref.name == quote.file), None)
         return source is not None and stands_in(quote, source)
 
-    evidence = brief.gather(context.upstream, stands)
-    listed = [entry for s in context.upstream.values() for v in s.votes if v.reply for entry in _skipped(v.reply)]
-    known = {entry.file for entry in evidence.skipped}
-    skipped = [*evidence.skipped, *(entry for entry in listed if entry.file not in known)]
-    ordered = tuple(sorted(dict.fromkeys(skipped), key=lambda entry: entry.file))
-    return Reply(value=evidence.model_copy(update={"skipped": ordered}).model_dump(mode="json"))
+    return Reply(value=brief.gather(context.upstream, stands).model_dump(mode="json"))
 
 
 async def compose(task: Task, context: Context) -> Reply:
@@ -225,8 +220,3 @@ def _refs(item: Mapping[str, JsonValue]) -> list[DocumentRef]:
             raise MissionError("a file of an extraction's item is a pair of name and bytes")
         refs.append(DocumentRef(path=os.path.join(folder, name), name=name, size_bytes=size_bytes))
     return refs
-
-
-def _skipped(reply: Reply) -> list[brief.Skipped]:
-    entries = reply.details.get("skipped")
-    return [brief.Skipped.model_validate(e) for e in entries] if isinstance(entries, list) else []

@@ -26,8 +26,6 @@ class RunningSwarm:
         """Call a method of the coordinator. Its own errors come out as they were raised; Ray's as ClusterError."""
         try:
             return await getattr(self._coordinator, method).remote(*arguments)
-        except ChimeraError:
-            raise
         except Exception as error:
             raise cluster.unwrap(error) from None
 
@@ -35,10 +33,10 @@ class RunningSwarm:
         """End the swarm, and Ray with it when it was started for it. What is dead already is left alone."""
         try:
             await self.call("close")
-            cluster.kill(self._coordinator)
-        except Exception as error:
+        except ChimeraError as error:
             log.warning("%s did not end by itself: %s", self.name, error)
         finally:
+            cluster.kill(self._coordinator)
             cluster.disconnect(self.connection)
 
 

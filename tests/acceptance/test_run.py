@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,13 @@ from chimera.cli.main import app
 from tests.conftest import ROOT
 
 DIABETES = "Which dataset came from a study of diabetes patients, and how many features has it?"
+
+
+def actors() -> set[str]:
+    """The names of the actors that live in the tests' Ray."""
+    import ray.util
+
+    return {str(actor["name"]) for actor in ray.util.list_named_actors(all_namespaces=True)}
 
 
 def chimera(*arguments: str, timeout_s: float = 110, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -199,7 +205,7 @@ def test_standard_output_holds_the_result_alone_even_when_a_worker_is_killed(
 
 @pytest.mark.cluster
 def test_sigterm_ends_the_swarm_and_its_processes(local_ray: Settings, tmp_path: Path) -> None:
-
+    before = actors()
     mission = {"goal": "wait", "spawn": [{"policy": "tests.policies:hangs"}], "consensus": "majority", "replicas": 1}
     (tmp_path / "mission.json").write_text(json.dumps(mission))
     process = subprocess.Popen(
@@ -219,11 +225,24 @@ def test_sigterm_ends_the_swarm_and_its_processes(local_ray: Settings, tmp_path:
     )
     assert process.stderr is not None
     assert "Ray dashboard" in process.stderr.readline()
-    time.sleep(1)
+    assert len(actors() - before) >= 3, "its coordinator, manager and cells are there"
     process.send_signal(signal.SIGTERM)
     _, rest = process.communicate(timeout=30)
     assert process.returncode == 143
     assert "Traceback" not in rest and "stack" not in rest.lower()
+    assert actors() == before
+
+
+@pytest.mark.cluster
+def test_an_error_from_the_swarm_is_one_clear_line(local_ray: Settings, tmp_path: Path) -> None:
+    mission = {"goal": "x", "spawn": [{"policy": "no.such:thing"}], "replicas": 1, "consensus": "majority"}
+    (tmp_path / "mission.json").write_text(json.dumps(mission))
+    done = chimera("run", "--mission", str(tmp_path / "mission.json"), "--json", "--address", local_ray.address)
+    assert done.returncode == 2
+    told = json.loads(done.stdout)["error"]
+    assert told["kind"] == "PolicyError"
+    assert told["message"].startswith("policy no.such:thing: ModuleNotFoundError") and "\n" not in told["message"]
+    assert "ray::" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -213,8 +213,9 @@ async def test_a_policy_that_kills_its_cell_while_it_loads_is_refused_and_the_ce
 async def test_bad_input_is_a_typed_error(own_crew: Crew) -> None:
     with pytest.raises(NoAgents, match="AgentSpec\\(role='analyzer'\\)"):
         await own_crew.submit()
-    with pytest.raises(PolicyError, match="ModuleNotFoundError"):
+    with pytest.raises(PolicyError, match=r"^policy no.such:thing: ModuleNotFoundError") as refused:
         await own_crew.swarm.spawn_agent(AgentSpec(policy="no.such:thing"))
+    assert type(refused.value) is PolicyError, "Ray's own class does not reach the user"
     with pytest.raises(Overloaded, match="limit is 50"):
         await own_crew.spawn(*["answer"] * 51)
     await own_crew.spawn("bad_input")

@@ -63,7 +63,7 @@ async def measure(folder: Path, address: str, *, deadline_s: float = 60.0) -> di
     async with SwarmCoordinator(max_agents=len(agents), settings=settings) as swarm:
         await swarm.spawn_agents(agents)
         before = await swarm.status()
-        coordinator_mb = peak_mb(before["pid"])
+        coordinator_mb = peak_mb(before.pid)
         started = time.monotonic()
         result = await swarm.run(Mission(goal=QUESTION, docs=str(folder), limits=Limits(deadline_s=deadline_s)))
         elapsed_s = time.monotonic() - started
@@ -75,8 +75,8 @@ async def measure(folder: Path, address: str, *, deadline_s: float = 60.0) -> di
             "citation": brief.quotes[0].citation,
             "elapsed_s": round(elapsed_s, 2),
             "attempts": result.attempts,
-            "coordinator_peak_mb": {"before": round(coordinator_mb), "after": round(peak_mb(after["pid"]))},
-            "cell_peak_mb": {name: round(peak_mb(pid)) for name, pid in after["cells"].items()},
+            "coordinator_peak_mb": {"before": round(coordinator_mb), "after": round(peak_mb(after.pid))},
+            "cell_peak_mb": {name: round(peak_mb(pid)) for name, pid in after.managers[0].cells.items() if pid},
         }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from chimera.core.config import Settings
 from chimera.core.errors import GraphError, InputError, SwarmError
 from chimera.core.events import Event
-from chimera.core.types import AgentSpec, MissionState, Task, TaskResult
+from chimera.core.types import AgentSpec, Budget, MissionState, Task, TaskResult
 from chimera.llm.models import open_model
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
@@ -19,6 +19,7 @@ from chimera.swarm.intent import IntentCompiler
 from chimera.swarm.mission import Mission
 from chimera.swarm.mission_file import load_mission
 from chimera.swarm.policy import Seat
+from chimera.swarm.status import SwarmStatus
 
 if TYPE_CHECKING:
     from chimera.system.wiring import RunningSwarm
@@ -43,11 +44,26 @@ class SwarmCoordinator:
             changes["address"] = address
         self.settings = Settings(**{**(settings or Settings()).model_dump(), **changes})
         self._swarm: RunningSwarm | None = None
+        self._attached_to: str | None = None
+        self._attaches = False
+
+    @classmethod
+    def attach(cls, name: str | None = None, settings: Settings | None = None) -> Self:
+        """A client of a swarm that runs already: the one of this name, or the only one. Leaving ends nothing.
+
+        Raises, on entering, NoCluster where no Ray runs, and InputError where there is no such swarm.
+        """
+        client = cls(settings=settings)
+        client._attached_to, client._attaches = name, True
+        return client
 
     async def __aenter__(self) -> Self:
-        from chimera.system.wiring import start_swarm  # Ray takes most of a second to import
+        from chimera.system.wiring import attach_swarm, start_swarm  # Ray takes most of a second to import
 
-        self._swarm = await start_swarm(self.settings)
+        if self._attaches:
+            self._swarm = await attach_swarm(self._attached_to, self.settings)
+        else:
+            self._swarm = await start_swarm(self.settings)
         return self
 
     async def __aexit__(
@@ -73,17 +89,21 @@ class SwarmCoordinator:
 
     async def spawn_agents(self, specs: list[AgentSpec]) -> list[str]:
         """Spawn many agents in one call: all of them or, with an error, none."""
-        ids: list[str] = await self._running.call("spawn_agents", [Seat.of(spec) for spec in specs])
+        packed: dict[int, Seat] = {}
+        seats = [
+            packed.setdefault(id(spec), Seat.of(spec)) if id(spec) not in packed else packed[id(spec)] for spec in specs
+        ]
+        ids: list[str] = await self._running.call("spawn_agents", seats, secrets.token_hex(6))
         return ids
 
-    async def submit_task(self, task: Task) -> TaskResult:
-        """Run one task and wait for its result."""
-        return await self.result(await self.start_task(task))
+    async def submit_task(self, task: Task, *, budget: Budget | None = None) -> TaskResult:
+        """Run one task and wait for its result. Tasks that are submitted together travel together."""
+        return await self.result(await self.start_task(task, budget=budget))
 
-    async def start_task(self, task: Task) -> str:
-        """Start one task and return its mission's id at once, for `events` and `result`."""
+    async def start_task(self, task: Task, *, budget: Budget | None = None) -> str:
+        """Start one task and return its mission's id at once, for `events`, `result` and `cancel`."""
         graph = TaskGraph(nodes=(TaskNode(id="task", task=task),), output="task")
-        return await self._start(graph, task.deadline_s)
+        return await self._running.submit(graph, task.deadline_s, budget)
 
     async def run(self, mission: Mission | Mapping[str, Any] | str | Path) -> TaskResult:
         """Run a mission and wait for its result: a Mission, a mapping, the path of a YAML or JSON file, or a sentence.
@@ -99,14 +119,23 @@ class SwarmCoordinator:
         elif not isinstance(mission, Mission):
             mission = await IntentCompiler(open_model(self.settings.model)).compile(mission)
         graph = TaskDecomposer(max_nodes=self.settings.max_nodes).decompose(mission)
-        return await self._start(graph, mission.limits.deadline_s)
+        return await self._running.submit(graph, mission.limits.deadline_s, mission.limits.budget)
 
     async def result(self, mission_id: str) -> TaskResult:
         """Wait for a mission's result. Raises the mission's own InputError when its input was at fault."""
-        while True:
-            result: TaskResult | None = await self._running.call("result", mission_id, POLL_S)
-            if result is not None:
-                return _raise_if_bad_input(result)
+        return _raise_if_bad_input(await self._running.result(mission_id))
+
+    async def cancel(self, mission_id: str) -> TaskResult:
+        """End a mission and return what there is by then; one that has ended stays as it is."""
+        result: TaskResult | None = await self._running.call("cancel", mission_id)
+        return result if result is not None else await self.result(mission_id)
+
+    async def resume(self, mission_id: str) -> None:
+        """Go on with a mission that another swarm left unfinished, from its journal; `result` waits for it.
+
+        The agents that it needs must be here, and its deadline begins anew. Raises InputError for an unknown mission.
+        """
+        await self._running.call("resume", mission_id)
 
     async def events(self, mission_id: str) -> AsyncIterator[Event]:
         """A mission's events from its first to its last, as they happen."""
@@ -121,15 +150,10 @@ class SwarmCoordinator:
             if not events and await self._running.call("result", mission_id, 0.0) is not None:
                 return
 
-    async def status(self) -> dict[str, Any]:
-        """Counts: agents, busy, waiting, missions, and the cells with their process ids."""
-        status: dict[str, Any] = await self._running.call("status")
+    async def status(self) -> SwarmStatus:
+        """The swarm at this moment: what `chimera top` shows."""
+        status: SwarmStatus = await self._running.call("status")
         return status
-
-    async def _start(self, graph: TaskGraph, deadline_s: float) -> str:
-        mission_id = f"mission-{secrets.token_hex(6)}"
-        await self._running.call("submit", mission_id, graph, deadline_s)
-        return mission_id
 
     @property
     def _running(self) -> RunningSwarm:

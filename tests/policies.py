@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from chimera import Context, InputError, Reply, Task
+from chimera.core.errors import ReplyError
 
 
 async def answer(task: Task, context: Context) -> Any:
@@ -102,6 +104,11 @@ def naps(task: Task, context: Context) -> Any:
     time.sleep(0.5)
 
 
+async def naps_a_little(task: Task, context: Context) -> str:
+    await asyncio.sleep(0.02)
+    return context.agent_id
+
+
 def hangs_in_thread(task: Task, context: Context) -> Any:
     time.sleep(30)
 
@@ -147,6 +154,55 @@ class KillsWhenMade:
     async def __call__(self, task: Task, context: Context) -> None: ...
 
 
+async def spends(task: Task, context: Context) -> Any:
+    """Spends as its inputs say, step by step, and replies with what it was granted."""
+    for usd in task.inputs["usd"]:  # type: ignore[union-attr]
+        context.spend(usd=usd, calls=1, tokens=10)
+    return Reply(value=context.budget.usd, cost_usd=float(str(task.inputs.get("at_last", 0.0))))
+
+
+async def remembers(task: Task, context: Context) -> Any:
+    """Counts its tasks in its memory."""
+    before = await context.memory.get("tasks")
+    assert before is None or isinstance(before, int)
+    await context.memory.put("tasks", (before or 0) + 1)
+    return [context.agent_id, (before or 0) + 1]
+
+
+async def works_a_little(task: Task, context: Context) -> Any:
+    """A hundredth of a second of honest work, in which its event loop does nothing else."""
+    time.sleep(0.01)  # noqa: ASYNC251
+    return 42
+
+
+DONE: Counter[str] = Counter()
+"""What agents of this process were asked, by idempotency key."""
+
+
+async def counts_itself(task: Task, context: Context) -> Any:
+    """Replies after the time that its inputs say, or a short one."""
+    DONE[context.idempotency_key] += 1
+    await asyncio.sleep(float(str(task.inputs.get("seconds", 0.05))))
+    return task.inputs.get("answer", 42)
+
+
+class Unsayable(ReplyError):
+    def __str__(self) -> str:
+        raise RuntimeError("even my message raises")
+
+
+async def refuses_the_unsayable(task: Task, context: Context) -> Any:
+    raise Unsayable("")
+
+
+class SlowToMake:
+    def __init__(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def __call__(self, task: Task, context: Context) -> int:
+        return 42
+
+
 class Counting:
     """Counts its own calls, from `start`."""
 
@@ -182,3 +238,10 @@ async def forges_a_quote(task: Task, context: Context) -> Reply:
 
 async def returns_no_quote(task: Task, context: Context) -> Reply:
     return Reply(value="I would say rock")
+
+
+async def waits_for_a_file(task: Task, context: Context) -> Any:
+    """Replies when the file is there that its inputs name; at once, where they name none."""
+    while "path" in task.inputs and not os.path.exists(str(task.inputs["path"])):  # noqa: ASYNC110, ASYNC240
+        await asyncio.sleep(0.05)
+    return task.inputs["answer"]

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import functools
 import inspect
 import os
+import pickle
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from chimera.actors import cluster
+from chimera.actors.lease import Lease
 from chimera.actors.outbox import Batch, Outbox
-from chimera.actors.work_loop import PING_S, WorkLoop
+from chimera.actors.state import AgentMemory, Memories
+from chimera.actors.work_loop import PING_S, Job, WorkLoop
 from chimera.core.config import Settings
-from chimera.core.errors import InputError, PolicyError, ReplyError
-from chimera.core.types import FailureKind, Reply
-from chimera.swarm.attempt import Attempt, Report
-from chimera.swarm.policy import Context, Policy, Seat, check_reply
+from chimera.core.errors import BudgetExceeded, InputError, NotBegun, PolicyError, ReplyError
+from chimera.core.types import FailureKind
+from chimera.swarm.attempt import Attempt, Report, Work
+from chimera.swarm.policy import Context, Meter, Policy, Seat, check_reply
 
 MAX_THREADS = 4
 """Synchronous policies that run at the same time in one cell."""
@@ -29,31 +32,92 @@ MAX_STUCK = 16
 
 MAX_DETAIL = 2_000
 
+MAX_CALLED_OFF = 10_000
+"""Attempts that were cancelled and are not here (yet) that are remembered: calls may overtake one another."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """An attempt in hand. `work` is the loop that it runs on, None while it is in a thread. `key` names this very run:
+    a cell that is taken over anew may be given an attempt again while its first run is still being stopped."""
+
+    key: str
+    agent_id: str
+    seat: Seat | None
+    policy: Policy | None
+    attempt: Attempt
+    meter: Meter
+    started: float
+    work: WorkLoop | None = None
+    timer: asyncio.TimerHandle | None = None
+    thread: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How an attempt ended."""
+
+    reply: bytes | None = None
+    failure: FailureKind | None = None
+    detail: str = ""
+    input_error: str = ""
+
+
+_CANCELLED = _Ending(failure=FailureKind.CANCELLED, detail="cancelled")
+
 
 class Cell:
-    """Hosts agents. Knows nothing of missions: it runs attempts and says how they ended."""
+    """Hosts agents. Knows nothing of missions: it runs attempts and says how they ended.
 
-    def __init__(self, *, named: str, settings: Settings) -> None:
+    It ends itself when nobody has collected from it for `settings.orphan_s`.
+    """
+
+    def __init__(
+        self, *, named: str, swarm: str, settings: Settings, end_self: Callable[[], None] = cluster.end_self
+    ) -> None:
         self._name = named
         self._settings = settings
         self._agents: dict[str, tuple[Seat, Policy]] = {}
-        self._running: dict[str, asyncio.Task[_Ending]] = {}
-        self._outbox = Outbox()
-        self._threads = asyncio.Semaphore(MAX_THREADS)
+        self._running: dict[str, _Run] = {}
+        self._called_off: dict[str, None] = {}
+        self._runs = 0
+        self._checks: set[asyncio.Task[None]] = set()
+        self._outbox: Outbox[Report] = Outbox()
         self._overdue = 0
-        self._work = WorkLoop()
+        self._begun = False
+        self._memories = Memories(swarm, settings)
+        self._threads = asyncio.Semaphore(MAX_THREADS)
+        self._work: WorkLoop | None = None
+        self._lease = Lease(settings.orphan_s, end_self)
 
     def __repr__(self) -> str:
         return f"{self._name} {len(self._agents)} agents"
 
-    async def host(self, seats: Sequence[Seat]) -> dict[str, str]:
-        """Take in these agents; the ones whose policy cannot be loaded come back as `{agent_id: why}`."""
+    async def awake(self) -> None:
+        """Ray awaits this in every process of this actor: also in one that nobody will ever call, which must end."""
+        self._lease.renew()
+
+    async def host(self, seats: Sequence[Seat], afresh: bool = False) -> dict[str, str]:
+        """Take in these agents; the ones whose policy cannot be loaded come back as `{agent_id: why}`.
+
+        With `afresh` these are all there are: who else is here leaves, and whatever runs is dropped without a word.
+        """
+        self._lease.renew(at_least_s=self._settings.spawn_timeout_s)
+        self._begun = True
+        if afresh:
+            for run in list(self._running.values()):
+                self._close(run, _CANCELLED)
+                self._stop(run)
+            self._agents.clear()
+            self._called_off.clear()
+            self._outbox = Outbox()
         refused = {}
         for seat in seats:
             try:
                 self._agents[seat.agent_id] = (seat, await asyncio.to_thread(seat.load))
             except PolicyError as error:
                 refused[seat.agent_id] = str(error)
+        self._lease.renew()
         return refused
 
     async def evict(self, agent_ids: Sequence[str]) -> None:
@@ -63,104 +127,181 @@ class Cell:
 
     async def run(self, batch: Sequence[tuple[str, Attempt]]) -> None:
         """Start these `(agent_id, attempt)`; returns at once, and each ends with a report in the outbox."""
+        work = self._work = self._work or WorkLoop(self._ended)
+        jobs: list[Job] = []
+        now = time.monotonic()
         for agent_id, attempt in batch:
-            if attempt.id not in self._running:
-                task = asyncio.create_task(self._attempt(agent_id, attempt))
-                self._running[attempt.id] = task
-                task.add_done_callback(functools.partial(self._ended, agent_id, attempt, time.monotonic()))
+            if attempt.id in self._running:
+                continue
+            seat, policy = self._agents.get(agent_id, (None, None))
+            self._runs += 1
+            run = _Run(f"{attempt.id}#{self._runs}", agent_id, seat, policy, attempt, Meter(attempt.spend), now)
+            self._running[attempt.id] = run
+            if attempt.id in self._called_off:
+                self._end(run, _CANCELLED)
+            elif policy is None:
+                self._end(run, _Ending(failure=FailureKind.LOST, detail=f"{agent_id} is not here (any more)"))
+            elif inspect.iscoroutinefunction(policy if inspect.isroutine(policy) else type(policy).__call__):
+                self._time(run)
+                run.work = work
+                jobs.append((run.key, partial(self._there, run)))
+            else:
+                run.thread = asyncio.create_task(self._in_turn(run))
+        if jobs:
+            work.start(jobs)
 
     async def cancel(self, attempt_ids: Sequence[str]) -> None:
         """Stop these attempts. A synchronous policy cannot be: its thread is left alone, its reply dropped."""
         for attempt_id in attempt_ids:
-            if task := self._running.get(attempt_id):
-                task.cancel()
+            if run := self._running.get(attempt_id):
+                self._end(run, _CANCELLED)
+                self._stop(run)
+            else:
+                self._called_off[attempt_id] = None
+        while len(self._called_off) > MAX_CALLED_OFF:
+            del self._called_off[next(iter(self._called_off))]
 
-    async def collect(self, acked: int, wait_s: float) -> Batch:
-        """Long-poll for reports; see `Outbox.collect`. Raises when so much is stuck here that a new cell is due."""
-        stuck = self._overdue + self._work.strays
+    async def collect(self, acked: int, after: int, wait_s: float) -> Batch[Report]:
+        """Long-poll for reports; see `Outbox`. Raises when so much is stuck here that a new cell is due."""
+        self._lease.renew()
+        if not self._begun:
+            raise NotBegun(f"{self._name} has been started anew and hosts nobody yet")
+        stuck = self._overdue + (self._work.strays() if self._work else 0)
         if stuck > MAX_STUCK:
             raise RuntimeError(f"{self._name}: {stuck} policies go on long after their time")
-        return await self._outbox.collect(acked=acked, wait_s=wait_s)
+        self._outbox.forget(acked)
+        return await self._outbox.collect(after=after, wait_s=wait_s)
 
-    async def pid(self) -> int:
-        """The process this cell lives in."""
-        return os.getpid()
+    async def vitals(self) -> dict[str, Any]:
+        """The process: its `pid`, its `node`, the CPU seconds it wanted, its own memory in bytes."""
+        node = cluster.node_id()
+        return {"pid": os.getpid(), "node": node, "cpu_s": cluster.wanted_cpu_s(), "rss_bytes": cluster.rss_bytes()}
 
-    def _ended(self, agent_id: str, attempt: Attempt, started: float, task: asyncio.Task[_Ending]) -> None:
-        """Report an attempt's end. As a done-callback it also runs for one that was cancelled before it began."""
-        del self._running[attempt.id]
-        if task.cancelled():
-            ending = _Ending(failure=FailureKind.CANCELLED, detail="cancelled")
-        elif error := task.exception():
-            ending = _Ending(failure=FailureKind.RAISED, detail=f"in its cell: {_said(error)}")
-        else:
-            ending = task.result()
-        seat = self._agents.get(agent_id, (None, None))[0]
-        report = Report(
-            attempt.id,
-            attempt.mission_id,
-            agent=agent_id,
-            policy=seat.label if seat else "",
+    def _time(self, run: _Run) -> None:
+        loop = asyncio.get_running_loop()
+        run.timer = loop.call_later(run.attempt.timeout_s, self._out_of_time, run)
+
+    def _ended(self, ended: list[tuple[str, Any]]) -> None:
+        """These coroutines are over, wanted or not."""
+        reports = []
+        for key, ending in ended:
+            run = self._running.get(key.rpartition("#")[0])
+            if run and run.key == key:
+                reports.append(self._close(run, ending or _CANCELLED))
+        self._outbox.put(reports)
+
+    def _end(self, run: _Run, ending: _Ending) -> None:
+        if self._has(run):
+            self._outbox.put([self._close(run, ending)])
+
+    def _has(self, run: _Run) -> bool:
+        return self._running.get(run.attempt.id) is run
+
+    def _close(self, run: _Run, ending: _Ending) -> Report:
+        """The one report of an attempt, which is not in hand any more."""
+        del self._running[run.attempt.id]
+        if run.timer:
+            run.timer.cancel()
+        elapsed_s = time.monotonic() - run.started
+        return Report(
+            run.attempt.id,
+            run.attempt.mission_id,
+            agent=run.agent_id,
+            policy=run.seat.label if run.seat else "",
             reply=ending.reply,
             failure=ending.failure,
             detail=ending.detail[:MAX_DETAIL],
             input_error=ending.input_error,
-            elapsed_s=time.monotonic() - started,
-            cost_usd=ending.reply.cost_usd if ending.reply else 0.0,
+            elapsed_s=elapsed_s,
+            spent=run.meter.total(elapsed_s),
         )
-        self._outbox.put([report])
 
-    async def _attempt(self, agent_id: str, attempt: Attempt) -> _Ending:
-        seat, policy = self._agents.get(agent_id, (None, None))
-        if seat is None or policy is None:
-            return _Ending(failure=FailureKind.LOST, detail=f"{agent_id} is not here (any more)")
-        work = self._work
-        attempt = copy.deepcopy(
-            attempt
-        )  # replicas of one batch share what they are told: none may change it for another
+    def _stop(self, run: _Run) -> None:
+        if run.thread:
+            run.thread.cancel()
+        if run.work:
+            run.work.cancel([run.key])
+
+    async def _there(self, run: _Run) -> _Ending:
+        """An attempt from beginning to end, on the loop of the policies."""
         try:
-            context = Context.of(attempt, agent_id=agent_id, role=seat.role, settings=self._settings)
-            returned = await self._call(policy, attempt, context, work)
-            return _Ending(reply=check_reply(returned, max_bytes=self._settings.max_reply_bytes))
-        except _OutOfTime:
-            return await self._out_of_time(attempt, work)
-        except asyncio.CancelledError:
-            if work.abandoned:
-                return _blocked(attempt, work)
+            work: Work = pickle.loads(run.attempt.work)
+            assert run.policy is not None
+            return self._reply(run, await run.policy(work.task, self._context(run, work)))
+        except GeneratorExit:  # the loop is gone, and nobody waits for this
             raise
-        except ReplyError as error:
-            return _Ending(failure=FailureKind.INVALID, detail=str(error))
-        except InputError as error:
-            known = next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == InputError.__module__)
-            return _Ending(failure=FailureKind.RAISED, detail=_said(error), input_error=known)
-        except Exception as error:
-            return _Ending(failure=FailureKind.RAISED, detail=f"{type(error).__name__}: {_said(error)}")
+        except BaseException as error:
+            return _failed(error)
 
-    async def _call(self, policy: Policy, attempt: Attempt, context: Context, work: WorkLoop) -> Any:
-        call = policy if inspect.isroutine(policy) else type(policy).__call__
-        if inspect.iscoroutinefunction(call):
-            return await _within(
-                attempt.timeout_s, work.start(lambda: _guarded(policy, attempt.task, context), attempt.id)
-            )
-        async with self._threads:
-            returned = await _within(attempt.timeout_s, self._in_thread(policy, attempt, context))
-        if inspect.isawaitable(returned):
-            return await _within(attempt.timeout_s, work.start(lambda: _guarded(lambda: returned), attempt.id))
-        return returned
+    def _context(self, run: _Run, work: Work) -> Context:
+        assert run.seat is not None
+        memory = AgentMemory(self._memories, run.agent_id)
+        return Context.of(
+            run.attempt,
+            work,
+            agent_id=run.agent_id,
+            role=run.seat.role,
+            settings=self._settings,
+            memory=memory,
+            meter=run.meter,
+        )
 
-    async def _out_of_time(self, attempt: Attempt, work: WorkLoop) -> _Ending:
-        """Whose fault it is: the attempt's own, or that of a neighbour that blocks the loop which both run on."""
+    def _reply(self, run: _Run, returned: Any) -> _Ending:
+        reply, encoded = check_reply(returned, max_bytes=self._settings.max_reply_bytes)
+        if reply.cost_usd or reply.tokens:
+            run.meter.spend(usd=reply.cost_usd, tokens=reply.tokens)
+        return _Ending(reply=encoded)
+
+    async def _in_turn(self, run: _Run) -> None:
+        """An attempt by a synchronous policy: in a thread of its own, a few at a time."""
+        try:
+            async with self._threads:
+                run.started = time.monotonic()
+                self._time(run)
+                work: Work = pickle.loads(run.attempt.work)
+                returned = await self._in_thread(run, work)
+            if inspect.isawaitable(returned):
+                run.work = self._work
+                assert self._work is not None
+                self._work.start([(run.key, partial(self._await, run, returned))])
+            else:
+                self._end(run, self._reply(run, returned))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._end(run, _failed(error))
+
+    async def _await(self, run: _Run, returned: Awaitable[Any]) -> _Ending:
+        try:
+            return self._reply(run, await returned)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            return _failed(error)
+
+    def _out_of_time(self, run: _Run) -> None:
+        if run.work is None or run.work.abandoned:
+            self._end(run, _Ending(failure=FailureKind.TIMEOUT, detail=_no_reply(run.attempt)))
+            self._stop(run)
+        else:
+            check = asyncio.create_task(self._whose_fault(run, run.work))
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
+
+    async def _whose_fault(self, run: _Run, work: WorkLoop) -> None:
+        """The attempt's own, or that of a neighbour that blocks the loop which both run on."""
         if not work.abandoned and await work.is_blocked() and not work.abandoned:
             self._overdue += 1
-            self._work = WorkLoop()
+            if self._work is work:
+                self._work = WorkLoop(self._ended)
             work.abandon()
-            if not work.culprit:
-                work.culprit = attempt.id
-        if work.abandoned:
-            return _blocked(attempt, work)
-        return _Ending(failure=FailureKind.TIMEOUT, detail=f"no reply within {attempt.timeout_s:.3g} s")
+            culprit = work.culprit or run.key
+            for other in [other for other in self._running.values() if other.work is work]:
+                self._end(other, _blocked(other.key == culprit))
+        self._end(run, _Ending(failure=FailureKind.TIMEOUT, detail=_no_reply(run.attempt)))
+        self._stop(run)
 
-    def _in_thread(self, policy: Policy, attempt: Attempt, context: Context) -> asyncio.Future[Any]:
+    def _in_thread(self, run: _Run, told: Work) -> asyncio.Future[Any]:
         """Run a synchronous policy in a thread of its own, so that one that hangs holds nobody up but itself.
 
         An executor would wait for it at exit and keep its slot; a daemon thread is simply left behind, and counted as
@@ -169,6 +310,8 @@ class Cell:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
         running, overdue = True, False
+        context, policy = self._context(run, told), run.policy
+        assert policy is not None
 
         def settle(result: Any, error: BaseException | None) -> None:
             nonlocal running
@@ -184,7 +327,7 @@ class Cell:
 
         def work() -> None:
             try:
-                result, error = policy(attempt.task, context), None
+                result, error = policy(told.task, context), None
             except BaseException as caught:
                 result, error = None, caught
             try:
@@ -198,50 +341,38 @@ class Cell:
                 overdue = True
                 self._overdue += 1
 
-        threading.Thread(target=work, name=attempt.id, daemon=True).start()
-        loop.call_later(attempt.timeout_s + PING_S, count)
+        threading.Thread(target=work, name=run.attempt.id, daemon=True).start()
+        loop.call_later(run.attempt.timeout_s + PING_S, count)
         return done
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """How an attempt ended."""
-
-    reply: Reply | None = None
-    failure: FailureKind | None = None
-    detail: str = ""
-    input_error: str = ""
+def _no_reply(attempt: Attempt) -> str:
+    return f"no reply within {attempt.timeout_s:.3g} s"
 
 
-class _OutOfTime(Exception):
-    """The attempt's own time limit; a policy may raise a TimeoutError of its own."""
-
-
-def _blocked(attempt: Attempt, work: WorkLoop) -> _Ending:
-    if work.culprit == attempt.id:
+def _blocked(culprit: bool) -> _Ending:
+    if culprit:
         detail = "no reply, and it blocks the event loop of its cell: await, or write a plain function"
         return _Ending(failure=FailureKind.TIMEOUT, detail=detail)
     return _Ending(failure=FailureKind.LOST, detail="held up by an agent that blocked the event loop of their cell")
 
 
-async def _within(timeout_s: float, future: asyncio.Future[Any]) -> Any:
-    """The future's result, unless it takes too long. Does not wait for a policy that ignores its cancellation."""
-    try:
-        done, _ = await asyncio.wait({future}, timeout=timeout_s)
-    finally:
-        future.cancel()
-    if not done:
-        raise _OutOfTime
-    return future.result()
-
-
-async def _guarded(work: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return await work(*arguments)
-    except GeneratorExit:  # the loop is gone, and nobody waits for this
-        raise
-    except BaseException as error:
-        raise _ordinary(error) from error
+def _failed(error: BaseException) -> _Ending:
+    """What an attempt that raised this comes to."""
+    match error:
+        case asyncio.CancelledError():
+            return _CANCELLED
+        case ReplyError():
+            return _Ending(failure=FailureKind.INVALID, detail=_said(error))
+        case BudgetExceeded():
+            return _Ending(failure=FailureKind.NO_BUDGET, detail=_said(error))
+        case InputError():
+            known = next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == InputError.__module__)
+            return _Ending(failure=FailureKind.RAISED, detail=_said(error), input_error=known)
+        case Exception():
+            return _Ending(failure=FailureKind.RAISED, detail=f"{type(error).__name__}: {_said(error)}")
+        case _:
+            return _Ending(failure=FailureKind.RAISED, detail=_said(error, repr))
 
 
 def _ordinary(error: BaseException) -> BaseException:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import glob
 import logging
 import os
 import socket
+import time
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -32,6 +35,10 @@ ACTOR_GONE: tuple[type[BaseException], ...] = (ray.exceptions.RayActorError,)
 
 CALL_FAILED: tuple[type[BaseException], ...] = (ray.exceptions.RayError, TimeoutError)
 """A call brought no answer: its actor is gone, it raised, or it took too long."""
+
+NAMESPACE = "chimera"
+
+Place = Literal["head", "cell"]
 
 HEAD_RESOURCE = "node:__internal_head__"
 
@@ -60,14 +67,14 @@ class Connection:
     cells: int
 
 
-def connect(settings: Settings) -> Connection:
-    """Join or start Ray as `settings.address` says; see `Settings.address`.
+def connect(settings: Settings, *, start: bool = True) -> Connection:
+    """Join or start Ray as `settings.address` says; see `Settings.address`. Without `start` none is started.
 
     A Ray started here listens on the loopback interface only. Raises ClusterError.
     """
     try:
         if not ray.is_initialized():
-            _OwnRay.started, _OwnRay.users = _init(settings.address), 0
+            _OwnRay.started, _OwnRay.users = _init(settings.address, start=start), 0
         context = ray.get_runtime_context()
         dashboard = _dashboard()
         cells = settings.cells or max(1, min(MAX_CELLS, int(ray.cluster_resources().get("CPU", 1))))
@@ -79,16 +86,18 @@ def connect(settings: Settings) -> Connection:
         raise ClusterError(f"Ray at {settings.address!r}: {type(error).__name__}: {error}") from error
 
 
-def _init(address: str) -> bool:
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "chimera"}
+def _init(address: str, *, start: bool) -> bool:
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": NAMESPACE}
     if address != "local":
         _knock(address)
         try:
             ray.init(address=address, **quiet)
             return False
         except ConnectionError as error:
-            if address != "auto" or os.environ.get("RAY_ADDRESS"):
+            if not start or address != "auto" or os.environ.get("RAY_ADDRESS"):
                 raise NoCluster(f"no Ray cluster answers at {address!r}: {error}") from error
+    if not start:
+        raise NoCluster("a local Ray would be a new one, with no swarm in it: name the address of one that runs")
     # Ray has no public switch for "loopback only": it rewrites 127.0.0.1 to the host's address unless this is off.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -123,28 +132,70 @@ def disconnect(connection: Connection) -> None:
         ray.shutdown()
 
 
-def spawn(cls: type, *, name: str, cell: bool = False, **arguments: Any) -> Any:
-    """Start an actor of the plain class `cls`.
+def spawn(cls: type, *, name: str, place: Place = "head", lasting: bool = True, **arguments: Any) -> Any:
+    """Start an actor of the plain class `cls`, or find the one of that name. Ray starts it again whenever it dies.
 
-    With `cell` it is restarted when it dies and holds a cell's resource; else it lives on the head node, which the
-    autoscaler never ends.
+    `lasting` outlives whoever started it, so that a coordinator which comes back finds its managers and they their
+    cells; it must then end itself when it is not asked for any more (`chimera.actors.lease`). On the head node the
+    autoscaler never ends it; in a cell it holds a cell's resource, and Ray spreads those over the nodes.
     """
-    options: dict[str, Any] = {"name": name, "num_cpus": 0, "max_concurrency": MAX_CALLS}
+    options: dict[str, Any] = {
+        "name": name,
+        "num_cpus": 0,
+        "max_concurrency": MAX_CALLS,
+        "max_restarts": -1,
+        "get_if_exists": True,
+        "namespace": NAMESPACE,
+    }
+    if lasting:
+        options["lifetime"] = "detached"
     here = ray.cluster_resources()
-    if cell:
-        options["max_restarts"] = -1
+    if place == "cell":
+        options["scheduling_strategy"] = "SPREAD"
         if CELL_RESOURCE in here:
             options["resources"] = {CELL_RESOURCE: 1}
     elif HEAD_RESOURCE in here:
         options["resources"] = {HEAD_RESOURCE: 0.001}
-    return ray.remote(cls).options(**options).remote(**arguments)
+    return ray.remote(_awakened(cls)).options(**options).remote(**arguments)
+
+
+def _awakened(cls: type) -> type:
+    """`cls` as an actor: its `awake` coroutine, if any, is awaited in every process that Ray starts for it."""
+
+    async def __init__(self: Any, **arguments: Any) -> None:  # Ray awaits the constructor of an async actor
+        # What is there by now stays, and what comes later is freed by reference counting: looking for cycles as often
+        # as Python does by default takes a tenth of a busy actor's time.
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 100)
+        cls.__init__(self, **arguments)  # type: ignore[misc]
+        if hasattr(self, "awake"):
+            await self.awake()
+
+    return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__, "__doc__": cls.__doc__})
 
 
 def spawn_cell(name: str, swarm: str, settings: Settings) -> Any:
-    """Start a cell, or the cell of one dedicated agent."""
+    """Start a cell, or the cell of one dedicated agent; or find it."""
     from chimera.actors.cell import Cell
 
-    return spawn(Cell, name=f"{swarm}/{name}", cell=True, settings=settings, named=name)
+    return spawn(Cell, name=f"{swarm}/{name}", place="cell", swarm=swarm, settings=settings, named=name)
+
+
+def find(name: str) -> Any:
+    """The handle of a living actor, or None."""
+    if not ray.is_initialized():
+        return None
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def names() -> list[str]:
+    """Every named actor of Chimera's in this cluster."""
+    return sorted(
+        actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE
+    )
 
 
 def kill(handle: Any, *, restart: bool = False) -> None:
@@ -153,6 +204,45 @@ def kill(handle: Any, *, restart: bool = False) -> None:
         ray.kill(handle, no_restart=not restart)
     except (ray.exceptions.RayError, ValueError) as error:
         log.info("nothing to end: %s", error)
+
+
+def end_self() -> None:
+    """End the actor that calls this, for good."""
+    kill(ray.get_runtime_context().current_actor)
+
+
+def was_restarted() -> bool:
+    """Whether the calling actor's process follows another one that died."""
+    if not ray.is_initialized():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray asks itself in a way that it deprecates
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+
+def node_id() -> str:
+    """The node that the calling process runs on."""
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
+
+
+def wanted_cpu_s() -> float:
+    """CPU seconds that this process's threads have used or waited for: on a crowded node, more than they got."""
+    total = 0
+    for path in glob.glob("/proc/self/task/*/schedstat"):
+        try:
+            with open(path, encoding="ascii") as counts:
+                used, waited, _ = counts.read().split()
+        except (OSError, ValueError):  # the thread has ended
+            continue
+        total += int(used) + int(waited)
+    return max(total / 1e9, time.process_time())
+
+
+def rss_bytes() -> int:
+    """Memory of this process's own: resident, less what it shares with others."""
+    with open("/proc/self/statm", encoding="ascii") as counts:
+        _, resident, shared, *_ = map(int, counts.read().split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def unwrap(error: BaseException) -> ChimeraError:

@@ -1,70 +1,75 @@
 """The coordinator: the one mailbox of a swarm. It admits, journals, decides and answers.
 
-The thinking is `swarm.brain`'s, one for each mission. This shell journals what a brain records before it performs
-what the brain asks for, keeps the clock, and lets clients wait for what they want to know.
+The thinking is `swarm.brain`'s, one for each mission. This shell opens the journal, looks after the managers, admits
+missions within its limits, and lets clients wait for what they want to know. When it dies, Ray starts it again, and it
+goes on from its journal.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import os
-from collections import OrderedDict
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
-from chimera.actors import cluster
+from chimera.actors import cluster, scaling
+from chimera.actors.crew import Crew
+from chimera.actors.metrics import SwarmMetrics
+from chimera.actors.missions import Missions
+from chimera.actors.muster import left, read_muster, spawned
+from chimera.actors.outbox import Batch, Outbox
+from chimera.actors.overview import overview
+from chimera.actors.scaler import Scaler
+from chimera.actors.scribe import Scribe
+from chimera.actors.tracing import open_tracer
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import ChimeraError, GraphError, InputError, NoAgents, Overloaded, PolicyError, SwarmError
-from chimera.core.events import Event
-from chimera.core.types import Isolation, MissionState, TaskResult
-from chimera.storage.journal import Journal, open_journal
-from chimera.swarm.attempt import Attempt
+from chimera.core.errors import ChimeraError, GraphError, InputError, NoAgents, Overloaded, StorageError
+from chimera.core.events import Event, EventKind
+from chimera.core.types import Budget, Isolation, TaskResult
+from chimera.storage.journal import MAX_READ, Journal, open_journal
+from chimera.swarm.attempt import NO_LIMIT
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph
-from chimera.swarm.instructions import (
-    Cancel,
-    Dispatch,
-    Finish,
-    Happening,
-    Instruction,
-    Record,
-    Reported,
-    Started,
-    Tick,
-    WakeAt,
-)
 from chimera.swarm.policy import Seat
+from chimera.swarm.status import Activity, SwarmStatus
+from chimera.swarm.tally import Tally
 
 log = logging.getLogger(__name__)
-
-MAX_KEPT = 1_000
-"""Ended missions whose result stays in memory for late callers."""
 
 MAX_WAIT_S = 30.0
 
 MAX_EVENTS = 100
-"""Events in one answer or one append: a reply may be a megabyte."""
-
-MAX_PATIENCE = 10
-"""How often an append is tried again when the journal is overloaded."""
+"""Events in one answer: a reply may be a megabyte."""
 
 MAX_GRAPH_BYTES = 3_000_000
 """JSON bytes of a mission's graph, which is one event of the journal."""
 
+SESSION_S = 300.0
+"""A client that has not asked for its results for this long has gone."""
 
-@dataclass(slots=True)
-class _Mission:
-    brain: MissionBrain | None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    last_seq: int = 0
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    result: TaskResult | None = None
-    alarm: asyncio.TimerHandle | None = None
+PULSE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A mission as a client hands it over."""
+
+    mission_id: str
+    graph: TaskGraph
+    deadline_s: float
+    budget: Budget = NO_LIMIT
+
+
+class _Session:
+    """A client that collects results."""
+
+    def __init__(self, now: float) -> None:
+        self.outbox: Outbox[TaskResult] = Outbox()
+        self.seen_at = now
 
 
 class Coordinator:
@@ -87,242 +92,325 @@ class Coordinator:
         self._spawn = spawn
         self._kill = kill
         self._decomposer = TaskDecomposer(max_nodes=settings.max_nodes)
-        self._missions: OrderedDict[str, _Mission] = OrderedDict()
-        self._running = 0
-        self._agents: dict[str, Seat] = {}
-        self._numbers = itertools.count()
-        self._gone = ""
+        self._tally = Tally(self._clock.monotonic())
+        self._metrics = SwarmMetrics()
+        self._sessions: dict[str, _Session] = {}
+        self._seats: dict[str, Seat] = {}
+        self._spawned: dict[str, list[str]] = {}
+        self._ended: set[str] = set()
+        self._next_agent = 0
+        self._seq = 0
+        self._roles: set[str] = set()
+        self._starting: asyncio.Task[None] | None = None
+        self._pulse: asyncio.Task[None] | None = None
+        self._scaler: Scaler | None = None
+        self._spawning = asyncio.Lock()
         self._journal: Journal | None = None
-        self._manager: Any = None
-        self._collector: asyncio.Task[None] | None = None
-        self._jobs: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
-        return f"Coordinator[{self._swarm}] {len(self._agents)} agents, {self._running} missions"
+        running = self._missions.running if self._journal else 0
+        return f"Coordinator[{self._swarm}] {len(self._seats)} agents, {running} missions"
+
+    async def awake(self) -> None:
+        """Ray awaits this in every process of this actor; one that follows a dead one goes on from the journal."""
+        if cluster.was_restarted():
+            log.warning("%s was restarted; it goes on from its journal", self._swarm)
+            self._starting = asyncio.create_task(self._start())
 
     async def start(self) -> None:
-        """Open the journal and start the managers. Call once, before anything else."""
-        from chimera.actors.manager import Manager
+        """Open the journal, take up what it holds of this swarm, start the managers or find them. Safe to repeat."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        await asyncio.shield(self._starting)
 
-        self._journal = open_journal(self._settings.journal)
-        name = f"{self._swarm}/Manager[0]"
-        self._manager = self._spawn(
-            Manager, name=name, named="Manager[0]", swarm=self._swarm, settings=self._settings, cells=self._cells
+    async def spawn_agents(self, seats: Sequence[Seat], request: str = "") -> list[str]:
+        """Give each agent an id and a place. All or none: a policy that cannot be loaded raises PolicyError.
+
+        A `request` that was made before is answered as it was then.
+        """
+        await self.start()
+        async with self._spawning:
+            if request and request in self._spawned:
+                return self._spawned[request]
+            self._check_room(seats)
+            first, self._next_agent = self._next_agent, self._next_agent + len(seats)
+            named = [seat.named(f"{seat.role}-{first + n}") for n, seat in enumerate(seats)]
+            shares = self._crew.shares(named)
+            for name, mine in shares.items():
+                await self._note(EventKind.AGENTS_SPAWNED, spawned(name, request, mine))
+            try:
+                await self._crew.spawn(shares)
+            except ChimeraError:
+                await self._note(EventKind.AGENTS_LEFT, left(first, len(named)))
+                raise
+            self._take_in(named, request)
+            return [seat.agent_id for seat in named]
+
+    async def submit(self, session: str, submissions: Sequence[Submission]) -> list[ChimeraError | None]:
+        """Admit missions; for each that is refused, why: Overloaded, GraphError, NoAgents.
+
+        A mission that is here already is not started again, and its result goes to the session that asks last.
+        """
+        await self.start()
+        self._session(session)
+        answers: list[ChimeraError | None] = []
+        here_already: list[str] = []
+        for submission in submissions:
+            try:
+                if submission.mission_id in self._missions or submission.mission_id in self._ended:
+                    here_already.append(submission.mission_id)
+                else:
+                    self._missions.start(self._admit(submission), session)
+                answers.append(None)
+            except ChimeraError as error:
+                answers.append(error)
+        await self._scribe.written()
+        await self.attend(session, here_already)
+        return answers
+
+    async def attend(self, session: str, mission_ids: Sequence[str]) -> list[str]:
+        """Have these missions' results told to the session; those that are not known here are returned."""
+        await self.start()
+        box = self._session(session)
+        unknown = []
+        for mission_id in mission_ids:
+            try:
+                if mission_id in self._missions:
+                    result = self._missions.attend(mission_id, session)
+                else:
+                    result = await self._missions.result(mission_id, 0.0)
+                if result:
+                    box.outbox.put([result])
+            except (InputError, StorageError):
+                unknown.append(mission_id)
+        return unknown
+
+    async def collect(self, session: str, acked: int, after: int, wait_s: float) -> Batch[TaskResult]:
+        """Long-poll for the results of a session's missions; see `Outbox`."""
+        await self.start()
+        box = self._session(session)
+        box.outbox.forget(acked)
+        batch = await box.outbox.collect(after=after, wait_s=min(wait_s, MAX_WAIT_S))
+        box.seen_at = self._clock.monotonic()
+        return batch
+
+    async def result(self, mission_id: str, wait_s: float) -> TaskResult | None:
+        """The result, waiting up to `wait_s` (at most 30) for it; None when it is not there yet."""
+        await self.start()
+        return await self._missions.result(mission_id, min(wait_s, MAX_WAIT_S))
+
+    async def events(self, mission_id: str, after: int, wait_s: float) -> list[Event]:
+        """Events with `seq > after`, waiting up to `wait_s` for the first. Empty: nothing new, or all is told."""
+        await self.start()
+        await self._missions.wait_for_events(mission_id, after, min(wait_s, MAX_WAIT_S))
+        if self._journal is None:
+            return []
+        events = await self._journal.read(mission_id, after=after, limit=MAX_EVENTS)
+        if not events and not after and mission_id not in self._missions:
+            raise InputError(f"no mission {mission_id!r} in this journal")
+        return events
+
+    async def cancel(self, mission_id: str, why: str = "cancelled by its user") -> TaskResult | None:
+        """End a mission; its result is what there is by then. One that has ended stays as it is."""
+        await self.start()
+        if mission_id in self._missions:
+            self._missions.cancel(mission_id, why)
+        return await self._missions.result(mission_id, MAX_WAIT_S)
+
+    async def resume(self, mission_id: str) -> TaskResult | None:
+        """Take a mission over that another swarm left unfinished; the result, if it had ended.
+
+        Agents of the roles that are not here are spawned as that swarm had them. The mission's deadline begins anew.
+        Raises StorageError, InputError: also when that swarm is still at it.
+        """
+        await self.start()
+        if mission_id in self._missions:
+            return await self._missions.result(mission_id, 0.0)
+        owner = (await self._missions.read(mission_id))[-1].swarm
+        if owner != self._swarm and cluster.find(f"{owner}/Coordinator") is not None:
+            raise InputError(f"mission {mission_id!r} is running in {owner}: cancel it there, or wait for it")
+        if owner and owner != self._swarm and self._journal is not None:
+            past = await read_muster(self._journal, owner)
+            wanted = [seat for _, seat in past.seats.values() if seat.role not in self._roles]
+            if wanted:
+                await self.spawn_agents(wanted, request=f"resume {mission_id}")
+        return await self._missions.recover(mission_id, taken_over=True)
+
+    async def status(self) -> SwarmStatus:
+        """The whole swarm at this moment."""
+        await self.start()
+        managers = await self._crew.status()
+        return overview(self._swarm, self._activity(), managers, await asyncio.to_thread(scaling.nodes))
+
+    async def close(self) -> None:
+        """End the cells and the managers, and close the journal. Safe to repeat."""
+        if self._starting is None:
+            return
+        try:
+            await asyncio.shield(self._starting)
+        except Exception as error:
+            log.info("it had not started: %s", error)
+        if self._pulse:
+            self._pulse.cancel()
+        if self._scaler:
+            await self._scaler.close()
+        if self._journal is None:
+            return
+        await self._missions.close()
+        await self._crew.close()
+        if handle := cluster.find(f"{self._swarm}/State"):
+            self._kill(handle)
+        await self._scribe.finish()
+        journal, self._journal = self._journal, None
+        await journal.close()
+
+    async def _start(self) -> None:
+        journal = open_journal(self._settings.journal)
+        self._scribe = Scribe(journal, lambda events: self._tally.journaled(self._clock.monotonic(), events))
+        self._missions = Missions(
+            swarm=self._swarm,
+            journal=journal,
+            scribe=self._scribe,
+            clock=self._clock,
+            tally=self._tally,
+            decomposer=self._decomposer,
+            tracer=open_tracer(),
+            ended=self._told,
         )
-        self._collector = asyncio.create_task(self._collect())
+        self._crew = self._missions.crew = Crew(
+            swarm=self._swarm,
+            settings=self._settings,
+            spawn=self._spawn,
+            kill=self._kill,
+            heard=self._missions.heard,
+            again=self._missions.again,
+            clock=self._clock,
+            tally=self._tally,
+        )
+        self._journal = journal
+        past = await self._past(journal)
+        for agent_id in await self._crew.start(self._plan(self._cells), past):
+            await self._note(EventKind.AGENTS_LEFT, left(int(agent_id.rpartition("-")[2]), 1))
+            del self._seats[agent_id]
+            self._spawned = {request: ids for request, ids in self._spawned.items() if agent_id not in ids}
+        self._roles = {seat.role for seat in self._seats.values()}
+        for summary in await journal.missions(MAX_READ, swarm=self._swarm, running=True):
+            try:
+                await self._missions.recover(summary.mission_id)
+            except StorageError as error:
+                log.error("mission %s cannot go on: %s", summary.mission_id, error)
+        summaries = await journal.missions(MAX_READ, swarm=self._swarm)
+        self._ended = {told.mission_id for told in summaries if told.last_kind is EventKind.MISSION_ENDED}
+        self._crew.listen()
+        self._pulse = asyncio.create_task(self._beat())
 
-    async def spawn_agents(self, seats: Sequence[Seat]) -> list[str]:
-        """Give each agent an id and a place. All or none: a policy that cannot be loaded raises PolicyError."""
-        if len(self._agents) + len(seats) > self._settings.max_agents:
+    async def _past(self, journal: Journal) -> list[tuple[str, Seat]]:
+        """This swarm's agents, by its journal; for a new swarm, none."""
+        muster = await read_muster(journal, self._swarm)
+        self._seq, self._next_agent, self._spawned = muster.seq, muster.next_number, muster.requests
+        self._seats = {agent_id: seat for agent_id, (_, seat) in muster.seats.items()}
+        if not self._seq:
+            await self._note(EventKind.SWARM_STARTED, {"cells": self._cells})
+        return list(muster.seats.values())
+
+    def _plan(self, cells: int) -> dict[str, list[str]]:
+        """That many cells, a few to each manager."""
+        managers = max(1, math.ceil(cells / self._settings.cells_per_manager))
+        plan: dict[str, list[str]] = {f"Manager[{m}]": [] for m in range(managers)}
+        names = list(plan)
+        for cell in range(max(1, cells)):
+            plan[names[cell % managers]].append(f"Cell[{cell}]")
+        return plan
+
+    def _check_room(self, seats: Sequence[Seat]) -> None:
+        if len(self._seats) + len(seats) > self._settings.max_agents:
             raise Overloaded(
-                f"{len(self._agents)} agents are here and {len(seats)} more asked for; the limit is "
+                f"{len(self._seats)} agents are here and {len(seats)} more asked for; the limit is "
                 f"{self._settings.max_agents} (max_agents, CHIMERA_MAX_AGENTS)", 60.0,
             )  # fmt: skip
-        alone = [seat for seat in (*self._agents.values(), *seats) if seat.isolation is Isolation.DEDICATED]
+        alone = [seat for seat in (*self._seats.values(), *seats) if seat.isolation is Isolation.DEDICATED]
         if len(alone) > self._settings.max_dedicated:
             raise Overloaded(
                 f"{len(alone)} agents would have a process of their own; the limit is "
                 f"{self._settings.max_dedicated} (CHIMERA_MAX_DEDICATED)",
                 60.0,
             )
-        named = [replace(seat, agent_id=f"{seat.role}-{next(self._numbers)}") for seat in seats]
-        self._agents |= {seat.agent_id: seat for seat in named}
-        spawned = False
-        try:
-            refused: dict[str, str] = await self._manager.spawn.remote(named)
-            spawned = not refused
-        finally:
-            if not spawned:
-                for seat in named:
-                    del self._agents[seat.agent_id]
-        if refused:
-            raise PolicyError("; ".join(sorted(set(refused.values()))))
-        return [seat.agent_id for seat in named]
 
-    async def submit(self, mission_id: str, graph: TaskGraph, deadline_s: float) -> None:
-        """Admit a mission. Raises Overloaded, GraphError; a second submit of the same id changes nothing."""
-        if mission_id in self._missions:
-            return
-        if self._running >= self._settings.max_missions:
-            raise Overloaded(f"{self._running} missions are running; the limit is CHIMERA_MAX_MISSIONS", 1.0)
-        if self._gone:
-            raise SwarmError(self._gone)
-        graph = self._decomposer.validate(graph)
-        size = len(graph.model_dump_json())
-        if size > MAX_GRAPH_BYTES:
-            raise GraphError(
-                f"the mission's tasks are {size} bytes as JSON; the limit is {MAX_GRAPH_BYTES}", "too_many"
-            )
-        roles = {seat.role for seat in self._agents.values()}
+    def _take_in(self, seats: Sequence[Seat], request: str) -> None:
+        self._seats |= {seat.agent_id: seat for seat in seats}
+        self._roles |= {seat.role for seat in seats}
+        if request:
+            self._spawned.setdefault(request, []).extend(seat.agent_id for seat in seats)
+
+    def _admit(self, submission: Submission) -> MissionBrain:
+        """The brain of a new mission. Raises Overloaded, GraphError, NoAgents."""
+        graph = self._decomposer.validate(submission.graph)
         for node in graph.nodes:
-            if node.task.role not in roles:
+            if node.task.role not in self._roles:
                 role = node.task.role
                 raise NoAgents(f"task {node.id!r} needs an agent of role {role!r}; spawn one: AgentSpec(role={role!r})")
-        brain = MissionBrain(mission_id=mission_id, graph=graph, deadline_s=deadline_s, decomposer=self._decomposer)
-        self._missions[mission_id] = _Mission(brain)
-        self._running += 1
-        await self._handle(mission_id, Started())
-
-    async def result(self, mission_id: str, wait_s: float) -> TaskResult | None:
-        """The result, waiting up to `wait_s` (at most 30) for it; None when it is not there yet."""
-        mission = self._find(mission_id)
-        until = self._clock.monotonic() + min(wait_s, MAX_WAIT_S)
-        while mission.result is None and (left := until - self._clock.monotonic()) > 0:
-            await self._news(mission, left)
-        return mission.result
-
-    async def events(self, mission_id: str, after: int, wait_s: float) -> list[Event]:
-        """Events with `seq > after`, waiting up to `wait_s` for the first. Empty: nothing new, or all is told."""
-        mission = self._find(mission_id)
-        if mission.last_seq <= after and mission.result is None:
-            await self._news(mission, min(wait_s, MAX_WAIT_S))
-        return await self._journal.read(mission_id, after=after, limit=MAX_EVENTS) if self._journal else []
-
-    async def status(self) -> dict[str, Any]:
-        """Counts of the whole swarm."""
-        manager = await self._manager.status.remote()
-        return {
-            "swarm": self._swarm,
-            "pid": os.getpid(),
-            "missions_running": self._running,
-            "missions": len(self._missions),
-            **manager,
-        }
-
-    async def close(self) -> None:
-        """End the cells and the managers, and close the journal. Safe to repeat."""
-        if self._collector:
-            self._collector.cancel()
-        if self._manager is not None:
-            try:
-                await self._manager.close.remote()
-            except cluster.CALL_FAILED as error:
-                log.warning("manager did not close: %s", error)
-            self._kill(self._manager)
-            self._manager = None
-        if self._journal is not None:
-            await self._journal.close()
-            self._journal = None
-
-    def _find(self, mission_id: str) -> _Mission:
-        mission = self._missions.get(mission_id)
-        if mission is None:
-            raise InputError(f"no mission {mission_id!r} here; the last {MAX_KEPT} that ended are kept in memory")
-        return mission
-
-    async def _news(self, mission: _Mission, wait_s: float) -> None:
-        try:
-            await asyncio.wait_for(mission.news.wait(), wait_s)
-        except TimeoutError:
-            return
-
-    async def _collect(self) -> None:
-        """Take reports from the manager for as long as it lives."""
-        acked = 0
-        while True:
-            try:
-                batch = await self._manager.collect.remote(acked, MAX_WAIT_S)
-            except Exception as error:
-                log.exception("the manager is gone")
-                self._lose_everything(f"Manager[0] is gone ({cluster.unwrap(error)}); start a new swarm")
-                return
-            acked = batch.last
-            for report in batch.reports:
-                if report.mission_id in self._missions:
-                    self._start_job(self._handle(report.mission_id, Reported(report)))
-
-    def _lose_everything(self, why: str) -> None:
-        self._gone = why
-        for mission_id, mission in list(self._missions.items()):
-            if mission.result is None:
-                self._fail(mission_id, mission, SwarmError(why))
-
-    async def _handle(self, mission_id: str, happening: Happening) -> None:
-        mission = self._missions.get(mission_id)
-        if mission is None:
-            return
-        async with mission.lock:
-            if mission.brain is None:
-                return
-            try:
-                steps = mission.brain.handle(happening, self._clock.monotonic(), self._clock.now())
-                await self._perform(mission_id, mission, steps)
-            except Exception as error:  # whatever it is, the client must hear of it
-                log.exception("mission %s", mission_id)
-                self._fail(mission_id, mission, error)
-
-    async def _perform(self, mission_id: str, mission: _Mission, steps: list[Instruction]) -> None:
-        await self._record([step.event for step in steps if isinstance(step, Record)])
-        if mission.result is not None:
-            return  # it was ended while this was being written
-        attempts: list[Attempt] = []
-        for step in steps:
-            match step:
-                case Record(event):
-                    mission.last_seq = event.seq
-                case Dispatch(more):
-                    attempts.extend(more)
-                case Cancel(attempt_ids):
-                    gone = set(attempt_ids)
-                    attempts = [attempt for attempt in attempts if attempt.id not in gone]
-                    self._manager.cancel.remote(list(attempt_ids))
-                case WakeAt(at_s):
-                    self._wake(mission_id, mission, at_s)
-                case Finish(result):
-                    self._finish(mission_id, mission, result)
-        if attempts:
-            self._manager.dispatch.remote(attempts)
-        mission.news.set()
-        mission.news = asyncio.Event()
-
-    async def _record(self, events: list[Event]) -> None:
-        """Append in order, in batches; a journal that has too much to do is waited for, up to a limit."""
-        for start in range(0, len(events), MAX_EVENTS):
-            for patience in range(MAX_PATIENCE, -1, -1):
-                try:
-                    if self._journal:
-                        await self._journal.append(events[start : start + MAX_EVENTS])
-                    break
-                except Overloaded as error:
-                    if patience == 0:
-                        raise
-                    await asyncio.sleep(error.retry_after_s)
-
-    def _wake(self, mission_id: str, mission: _Mission, at_s: float) -> None:
-        if mission.alarm:
-            mission.alarm.cancel()
-        delay_s = max(0.0, at_s - self._clock.monotonic())
-        loop = asyncio.get_running_loop()
-        mission.alarm = loop.call_later(delay_s, lambda: self._start_job(self._handle(mission_id, Tick())))
-
-    def _fail(self, mission_id: str, mission: _Mission, error: Exception) -> None:
-        kind = type(error).__name__
-        message = str(error) if isinstance(error, ChimeraError) else f"{kind}: {error}"
-        failure = TaskResult(
-            mission_id=mission_id,
-            state=MissionState.FAILED,
-            explanation=message,
-            error={"kind": kind, "message": message, "reason": ""},
+        if len(graph.nodes) > 1 or len(graph.nodes[0].task.inputs) > 0:
+            size = len(graph.model_dump_json(exclude_defaults=True))
+            if size > MAX_GRAPH_BYTES:
+                why = f"the mission's tasks are {size} bytes as JSON; the limit is {MAX_GRAPH_BYTES}"
+                raise GraphError(why, "too_many")
+        brain = MissionBrain(
+            mission_id=submission.mission_id,
+            graph=graph,
+            deadline_s=submission.deadline_s,
+            decomposer=self._decomposer,
+            budget=submission.budget,
+            swarm=self._swarm,
         )
-        if mission.brain and self._manager is not None and not self._gone:
-            self._manager.cancel.remote(list(mission.brain.open_attempts))
-        self._finish(mission_id, mission, failure)
-        mission.news.set()
+        most = math.ceil(self._settings.max_missions * (1 + (brain.priority - 4) / 10))
+        if self._missions.running >= most:
+            self._tally.refused()
+            rate = self._tally.snapshot(self._clock.monotonic()).rates.missions_per_s
+            wait_s = min(30.0, max(0.05, self._missions.running / 10 / max(rate, 1.0)))
+            raise Overloaded(
+                f"{self._missions.running} missions are running; the limit for priority {brain.priority} is {most} "
+                "(CHIMERA_MAX_MISSIONS)",
+                wait_s,
+            )
+        return brain
 
-    def _finish(self, mission_id: str, mission: _Mission, result: TaskResult) -> None:
-        if mission.result is not None:
-            return
-        mission.result = result
-        mission.brain = None
-        self._running -= 1
-        if mission.alarm:
-            mission.alarm.cancel()
-        self._missions.move_to_end(mission_id)
-        while len(self._missions) - self._running > MAX_KEPT:
-            old = next(name for name, kept in self._missions.items() if kept.result is not None)
-            del self._missions[old]
+    def _session(self, session: str) -> _Session:
+        now = self._clock.monotonic()
+        for name in [name for name, box in self._sessions.items() if box.seen_at < now - SESSION_S]:
+            del self._sessions[name]
+        return self._sessions.setdefault(session, _Session(now))
 
-    def _start_job(self, work: Any) -> None:
-        job = asyncio.ensure_future(work)
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+    def _told(self, session: str, result: TaskResult) -> None:
+        if box := self._sessions.get(session):
+            box.outbox.put([result])
+
+    async def _note(self, kind: EventKind, data: dict[str, Any]) -> None:
+        """Write an event of the swarm's own."""
+        assert self._journal is not None
+        event = Event(
+            mission_id=self._swarm, seq=self._seq + 1, kind=kind, at_s=self._clock.now(), swarm=self._swarm, data=data
+        )
+        await self._journal.append([event])
+        self._seq = event.seq
+
+    def _activity(self) -> Activity:
+        return self._tally.snapshot(
+            self._clock.monotonic(),
+            running=self._missions.running,
+            reserved=self._missions.reserved,
+            scheme=self._settings.journal.partition(":")[0],
+        )
+
+    async def _beat(self) -> None:
+        """Every few seconds: publish what can be seen, and follow the load."""
+        scaler = self._scaler = Scaler(swarm=self._swarm, settings=self._settings, cells=self._cells, crew=self._crew)
+        while True:
+            await asyncio.sleep(PULSE_S)
+            try:
+                managers = await self._crew.status()
+                activity = self._activity()
+                nodes = await asyncio.to_thread(scaling.nodes)
+                self._metrics.publish(overview(self._swarm, activity, managers, nodes))
+                await scaler.step(activity, managers, self._clock.monotonic())
+            except Exception:
+                log.exception("the pulse missed a beat")

@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from chimera.actors import cluster
+from chimera.actors.home import Errand, Home
+from chimera.actors.housing import Housing
+from chimera.actors.lease import Lease
 from chimera.actors.outbox import Batch, Outbox
 from chimera.core.config import Settings
-from chimera.core.errors import ClusterError
-from chimera.core.types import Isolation
-from chimera.swarm.attempt import Attempt, Report
+from chimera.core.errors import NotBegun
+from chimera.core.rng import rng
+from chimera.core.types import FailureKind
+from chimera.swarm.attempt import Appraisal, Attempt, Report
 from chimera.swarm.policy import Seat
 from chimera.swarm.roster import Roster, Step
 
@@ -28,7 +33,7 @@ SpawnCell = Callable[[str, str, Settings], Any]
 
 
 class Manager:
-    """One shard of a swarm."""
+    """One shard of a swarm. It ends itself when nobody has collected from it for `settings.orphan_s`."""
 
     def __init__(
         self,
@@ -36,170 +41,162 @@ class Manager:
         named: str,
         swarm: str,
         settings: Settings,
-        cells: int,
         spawn_cell: SpawnCell = cluster.spawn_cell,
         kill: Callable[..., None] = cluster.kill,
+        end_self: Callable[[], None] = cluster.end_self,
     ) -> None:
         self._name = named
-        self._swarm = swarm
         self._settings = settings
-        self._spawn_cell = spawn_cell
-        self._kill = kill
-        self._roster = Roster()
-        self._outbox = Outbox()
-        self._cells: dict[str, Any] = {}
-        self._seats: dict[str, dict[str, Seat]] = defaultdict(dict)
-        self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._packed = [f"Cell[{i}]" for i in range(cells)]
+        self._end_self = end_self
+        self._roster = Roster(rng=rng(swarm, named), max_waiting=settings.max_waiting)
+        self._housing = Housing(
+            settings=settings,
+            roster=self._roster,
+            start=lambda name: spawn_cell(name, swarm, settings),
+            kill=kill,
+            perform=self._perform,
+            accept=self._accept,
+        )
+        self._outbox: Outbox[Report] = Outbox()
+        self._told: set[str] = set()
+        self._begun = False
+        self._lease = Lease(settings.orphan_s, self._orphaned)
 
     def __repr__(self) -> str:
         return f"{self._name} {len(self._roster)} agents"
+
+    async def awake(self) -> None:
+        """Ray awaits this in every process of this actor: also in one that nobody will ever call, which must end."""
+        self._lease.renew()
+
+    async def begin(
+        self, cells: Sequence[str], seats: Sequence[Seat], standing: Mapping[str, Any] | None = None
+    ) -> dict[str, str]:
+        """Take these cells and agents over, whatever was before: called first, and again after a crash of either side.
+
+        A manager that has begun keeps what it has in hand, and only makes up for the difference. Agents whose policy
+        cannot be loaded are returned as `{agent_id: why}`; those whose cell is down are there as soon as it is.
+        """
+        self._lease.renew(at_least_s=self._settings.spawn_timeout_s)
+        refused = await self._housing.take_over(cells, seats)
+        if standing and not self._begun:
+            self._roster.restore(standing)
+        self._begun = True
+        self._lease.renew()
+        return refused
 
     async def spawn(self, seats: Sequence[Seat]) -> dict[str, str]:
         """Place these agents: packed ones on the emptiest cells, dedicated ones in a Ray actor of their own.
 
         All or none: with any refusal (`{agent_id: why}` is returned) no agent stays; else all are ready for work.
         """
-        homes: dict[str, list[Seat]] = defaultdict(list)
-        for seat in seats:
-            if seat.isolation is Isolation.DEDICATED:
-                home = f"Agent[{seat.agent_id}]"
-            else:
-                home = min(self._packed, key=lambda cell: len(self._seats[cell]) + len(homes[cell]))
-            homes[home].append(seat)
-        answers = await asyncio.gather(*(self._try_load(home, new) for home, new in homes.items() if new))
-        refused = {agent_id: why for answer in answers for agent_id, why in answer.items()}
-        for home, new in homes.items():
-            if new and refused:
-                await self._forget(home, new)
-            elif new:
-                self._seats[home] |= {seat.agent_id: seat for seat in new}
-                for seat in new:
-                    self._perform(
-                        self._roster.add(
-                            seat.agent_id, role=seat.role, policy=seat.identity, label=seat.label, cell=home
-                        )
-                    )
-                if home not in self._watchers:
-                    self._watchers[home] = asyncio.create_task(self._watch(home))
-                self._perform(self._roster.cell_up(home))
-        return refused
+        self._check_begun()
+        self._lease.renew(at_least_s=self._settings.spawn_timeout_s)
+        return await self._housing.place(seats)
 
     async def dispatch(self, attempts: Sequence[Attempt]) -> None:
-        """Find an agent for each attempt. What becomes of it is told by `collect`."""
-        self._perform(self._roster.submit(attempts))
+        """Find an agent for each attempt, unless it is known here. What becomes of it is told by `collect`."""
+        self._check_begun()
+        new = [attempt for attempt in attempts if attempt.id not in self._told]
+        self._perform(self._roster.submit(new, time.monotonic()))
 
     async def cancel(self, attempt_ids: Sequence[str]) -> None:
-        """Stop these attempts, wherever they are."""
-        by_cell: dict[str, list[str]] = defaultdict(list)
+        """Stop these attempts, wherever they are; one that is not here yet is not begun when it comes."""
+        by_cell: dict[str, set[str]] = defaultdict(set)
+        waiting = set(attempt_ids)
         for cell, attempt_id in self._roster.cancel(attempt_ids):
-            by_cell[cell].append(attempt_id)
+            by_cell[cell].add(attempt_id)
+            waiting.discard(attempt_id)
         for cell, ids in by_cell.items():
-            self._cells[cell].cancel.remote(ids)
+            self._cancel_in(self._housing[cell], ids)
+        never_began = waiting - self._told
+        self._tell(Report(id_, "", failure=FailureKind.CANCELLED, detail="cancelled") for id_ in never_began)
 
-    async def collect(self, acked: int, wait_s: float) -> Batch:
-        """Long-poll for reports; see `Outbox.collect`."""
-        return await self._outbox.collect(acked=acked, wait_s=wait_s)
+    async def appraise(self, appraisals: Sequence[Appraisal]) -> None:
+        """What the work of these agents was worth."""
+        self._roster.appraise(appraisals, time.monotonic())
+
+    async def collect(self, acked: int, after: int, wait_s: float) -> Batch[Report]:
+        """Long-poll for reports; see `Outbox`. `acked` are those that the coordinator has made durable."""
+        self._lease.renew()
+        self._check_begun()
+        self._told.difference_update(report.attempt_id for report in self._outbox.forget(acked))
+        return await self._outbox.collect(after=after, wait_s=wait_s)
+
+    async def set_cells(self, cells: Sequence[str]) -> None:
+        """Have these cells and no others: new ones take over a share of the agents, the others are drained and end."""
+        self._check_begun()
+        self._lease.renew(at_least_s=self._settings.spawn_timeout_s)
+        await self._housing.set_cells(cells)
 
     async def status(self) -> dict[str, Any]:
-        """Counts, and each cell's process id (None while it is down)."""
-        names = list(self._cells)
-        pids = await asyncio.gather(
-            *(asyncio.wait_for(_answer(self._cells[n].pid.remote()), 5) for n in names), return_exceptions=True
-        )
+        """Counts, and each cell's vitals (empty while it is down)."""
+        self._lease.renew()  # whoever asks may be waiting for its journal, and cannot collect meanwhile
+        await asyncio.gather(*(home.examine() for home in self._housing))
         return {
-            "manager_pid": os.getpid(),
+            "name": self._name,
+            "pid": os.getpid(),
+            "cpu_s": cluster.wanted_cpu_s(),
             "agents": len(self._roster),
             "busy": self._roster.busy,
             "waiting": self._roster.waiting,
-            "cells": {n: None if isinstance(pid, BaseException) else pid for n, pid in zip(names, pids, strict=True)},
+            "roles": self._roster.counts(),
+            "cells": {home.name: home.vitals for home in self._housing},
         }
+
+    async def standing(self) -> dict[str, Any]:
+        """Every appraised agent's reputation, for `begin` after a crash."""
+        return dict(self._roster.standing())
 
     async def close(self) -> None:
         """End the cells. Safe to repeat."""
-        for watcher in self._watchers.values():
-            watcher.cancel()
-        self._watchers.clear()
-        for cell in self._cells.values():
-            self._kill(cell)
-        self._cells.clear()
+        self._begun = False
+        self._housing.close()
 
-    async def _load(self, home: str, seats: list[Seat]) -> dict[str, str]:
-        """Have a cell load agents, starting it when need be; who could not be loaded, and why. Raises ClusterError."""
-        if home not in self._cells:
-            self._cells[home] = self._spawn_cell(home, self._swarm, self._settings)
-        limit_s = self._settings.spawn_timeout_s
-        try:
-            refused: dict[str, str] = await asyncio.wait_for(_answer(self._cells[home].host.remote(seats)), limit_s)
-        except TimeoutError:
-            why = (
-                f"{home} did not start within {limit_s:g} s: has the cluster room for it, does the policy's import end?"
-            )
-            raise ClusterError(why) from None
-        except cluster.CALL_FAILED as error:
-            policies = ", ".join(sorted({seat.policy for seat in seats})[:10])
-            raise ClusterError(f"{home} failed while it loaded {policies}: {cluster.unwrap(error)}") from error
-        return refused
+    def _orphaned(self) -> None:
+        log.warning("%s: nobody has asked for %g s; it ends with its cells", self._name, self._settings.orphan_s)
+        self._begun = False
+        self._housing.close()
+        self._end_self()
 
-    async def _try_load(self, home: str, seats: list[Seat]) -> dict[str, str]:
-        try:
-            return await self._load(home, seats)
-        except ClusterError as error:
-            return {seat.agent_id: str(error) for seat in seats}
+    def _check_begun(self) -> None:
+        if not self._begun:
+            raise NotBegun(f"{self._name} has been started anew and has no agents yet")
 
-    async def _forget(self, home: str, seats: list[Seat]) -> None:
-        """Undo a load. A cell that nobody lives in ends."""
-        if not self._seats[home]:
-            self._kill(self._cells.pop(home))
-            return
-        self._cells[home].evict.remote([seat.agent_id for seat in seats])
-
-    async def _watch(self, home: str) -> None:
-        """Collect a cell's reports for as long as it lives; when it dies or stalls, have it back with its agents."""
-        acked = 0
-        while True:
-            try:
-                batch = await asyncio.wait_for(
-                    _answer(self._cells[home].collect.remote(acked, self._settings.stall_s / 3)), self._settings.stall_s
-                )
-            except Exception as error:  # whatever it is, the cell is watched on
-                died = isinstance(error, cluster.ACTOR_GONE)
-                await self._revive(home, f"{home} died" if died else f"{home} stalled", restart=not died)
-                acked = 0
-                continue
-            acked = batch.last
-            self._accept(batch.reports)
-
-    async def _revive(self, home: str, why: str, *, restart: bool) -> None:
-        log.warning("%s; its work goes to others while it is started again", why)
-        if restart:
-            self._kill(self._cells[home], restart=True)
-        self._perform(self._roster.cell_down(home, why))
-        pause_s = 0.2
-        while True:
-            try:
-                await self._load(home, list(self._seats[home].values()))
-                break
-            except ClusterError as error:
-                log.warning("%s", error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, 10.0)
-        self._perform(self._roster.cell_up(home))
+    def _cancel_in(self, home: Home, ids: set[str]) -> None:
+        """Stop attempts that agents of a cell have: those that were not sent yet here, the others there."""
+        unsent = home.courier.withdraw(lambda errand: errand[1].id in ids)
+        self._accept([_cancelled(attempt, agent_id) for agent_id, attempt in unsent])
+        if sent := ids - {attempt.id for _, attempt in unsent}:
+            home.handle.cancel.remote(list(sent))
 
     def _accept(self, reports: Sequence[Report]) -> None:
+        now = time.monotonic()
         for report in reports:
-            self._perform(self._roster.done(report.attempt_id))
-        self._outbox.put(reports)
+            self._perform(self._roster.done(report.attempt_id, now))
+        self._tell(reports)
 
     def _perform(self, step: Step) -> None:
-        by_cell: dict[str, list[tuple[str, Attempt]]] = defaultdict(list)
+        by_cell: dict[str, list[tuple[Errand, int]]] = defaultdict(list)
         for assignment in step.assignments:
-            by_cell[assignment.cell].append((assignment.agent_id, assignment.attempt))
-        for cell, batch in by_cell.items():
-            self._cells[cell].run.remote(batch)
-        self._outbox.put(step.reports)
+            errand = (assignment.agent_id, assignment.attempt)
+            by_cell[assignment.cell].append((errand, assignment.attempt.priority))
+        for cell, errands in by_cell.items():
+            self._housing[cell].courier.put(errands)
+        if step.reports:
+            self._tell(step.reports)
+
+    def _tell(self, reports: Iterable[Report]) -> None:
+        reports = list(reports)
+        self._told.update(report.attempt_id for report in reports)
+        self._outbox.put(reports)
 
 
-async def _answer(call: Any) -> Any:
-    """A remote call as a coroutine, for asyncio's own functions."""
-    return await call
+def _cancelled(attempt: Attempt, agent_id: str) -> Report:
+    return Report(
+        attempt.id,
+        attempt.mission_id,
+        agent=agent_id,
+        failure=FailureKind.CANCELLED,
+        detail="cancelled before it began",
+    )

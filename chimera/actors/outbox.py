@@ -3,47 +3,76 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
 
-from chimera.swarm.attempt import Report
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Reports numbered up to `last`. Collect again with `acked=last` to have them forgotten here."""
+@dataclass(frozen=True)
+class Batch(Generic[T]):
+    """Items numbered up to `last`. Collect again with `acked=last` to have them forgotten here.
+
+    `origin` names the outbox: another one than before counts anew.
+    """
 
     last: int
-    reports: tuple[Report, ...]
+    reports: tuple[T, ...]
+    origin: str = ""
 
 
-class Outbox:
+class Outbox(Generic[T]):
     """An ordered mailbox for one reader, who polls. What was read and not acknowledged is given again.
 
     It needs no bound of its own: it holds at most one report for each attempt that its owner was given.
     """
 
     def __init__(self) -> None:
-        self._reports: deque[Report] = deque()
+        self._reports: deque[T] = deque()
         self._first = 1
         self._news = asyncio.Event()
+        self._origin = secrets.token_hex(4)
 
-    def put(self, reports: Iterable[Report]) -> None:
+    def __len__(self) -> int:
+        return len(self._reports)
+
+    @property
+    def last(self) -> int:
+        """The number of the newest item."""
+        return self._first - 1 + len(self._reports)
+
+    def put(self, reports: Iterable[T]) -> None:
         self._reports.extend(reports)
         if self._reports:
             self._news.set()
 
-    async def collect(self, *, acked: int, wait_s: float, most: int = 1_000) -> Batch:
-        """At most `most` reports after `acked`; waits up to `wait_s` for the first. An empty batch is a heartbeat."""
+    def forget(self, acked: int) -> list[T]:
+        """Let go of what has arrived; it is returned for the last time. An ack that is not this outbox's is ignored."""
+        gone: list[T] = []
+        if acked > self.last:
+            return gone
         while self._reports and self._first <= acked:
-            self._reports.popleft()
+            gone.append(self._reports.popleft())
             self._first += 1
-        if not self._reports:
+        return gone
+
+    async def collect(self, *, after: int, wait_s: float, most: int = 500) -> Batch[T]:
+        """At most `most` items numbered from `after + 1`; waits up to `wait_s` for one. An empty batch: still alive.
+
+        An `after` that this outbox never reached is a reader's who knew another one: it gets all there is.
+        """
+        if after > self.last:
+            after = 0
+        if after == self.last:
             self._news.clear()
             try:
                 await asyncio.wait_for(self._news.wait(), wait_s)
             except TimeoutError:
-                return Batch(acked, ())
-        reports = tuple(self._reports)[:most]
-        return Batch(self._first - 1 + len(reports), reports)
+                return Batch(after, (), self._origin)
+        skip = max(0, after - self._first + 1)
+        reports = tuple(islice(self._reports, skip, skip + most))
+        return Batch(self._first - 1 + skip + len(reports), reports, self._origin)

@@ -5,28 +5,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 log = logging.getLogger(__name__)
 
 PING_S = 1.0
-"""A loop that does not answer for this long is blocked. The ping is sent only when an attempt ran out of time."""
+"""A loop that does nothing for this long is blocked. The ping is sent only when an attempt ran out of time."""
 
-_attempt: ContextVar[str] = ContextVar("attempt", default="")
+_key: ContextVar[str] = ContextVar("key", default="")
+
+Job = tuple[str, Callable[[], Awaitable[Any]]]
+"""A key of its own, and what to await."""
 
 
 class WorkLoop:
-    """Runs coroutines beside the cell's own loop. When one blocks it, the loop says which, and can be abandoned."""
+    """Runs coroutines beside the cell's own loop. When one blocks it, the loop says which, and can be abandoned.
 
-    def __init__(self) -> None:
+    `on_end` is called in the loop that made this one, with `(key, result)` of each that ended; a job must not raise,
+    and one that was cancelled has None. Both ways, what happens together crosses between the threads together.
+    """
+
+    def __init__(self, on_end: Callable[[list[tuple[str, Any]]], None]) -> None:
         self.abandoned = False
         self.culprit = ""
+        self._on_end = on_end
+        self._home = asyncio.get_running_loop()
         self._loop = asyncio.new_event_loop()
-        self._loop.set_task_factory(_named_after_its_attempt)
-        self._pending: set[asyncio.Future[Any]] = set()
-        self._alive = 0
+        self._loop.set_task_factory(_named_after_its_job)
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._asked: dict[str, float] = {}
+        self._moves = 0
+        self._ping: asyncio.Task[bool] | None = None
+        self._ended: deque[tuple[str, Any]] = deque()
+        self._flushing = False
         threading.Thread(target=self._run, name="policies", daemon=True).start()
 
     def _run(self) -> None:
@@ -37,49 +53,83 @@ class WorkLoop:
             except BaseException as error:
                 log.warning("a policy ended its event loop with %r; it goes on", error)
 
-    @property
+    def start(self, jobs: list[Job]) -> None:
+        """Begin these there."""
+        self._loop.call_soon_threadsafe(self._begin, jobs)
+
+    def cancel(self, keys: Iterable[str]) -> None:
+        """Ask these to stop. `on_end` tells when they did, if they ever do."""
+        self._loop.call_soon_threadsafe(self._stop, list(keys))
+
     def strays(self) -> int:
-        """Attempts that were cancelled and go on all the same."""
-        return max(0, self._alive - len(self._pending))
-
-    def start(self, work: Callable[[], Awaitable[Any]], attempt_id: str) -> asyncio.Future[Any]:
-        """Call `work` there and await it; the future belongs to the caller's loop. Cancelling it cancels the work."""
-
-        async def counted() -> Any:
-            self._alive += 1
-            try:
-                return await work()
-            finally:
-                self._alive -= 1
-
-        async def owned() -> Any:
-            _attempt.set(attempt_id)
-            return await asyncio.ensure_future(counted())
-
-        future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(owned(), self._loop))
-        self._pending.add(future)
-        future.add_done_callback(self._pending.discard)
-        return future
+        """How many were told to stop more than a moment ago, and go on."""
+        before = time.monotonic() - PING_S
+        return sum(since < before for since in list(self._asked.values()))
 
     async def is_blocked(self) -> bool:
-        """Whether the loop fails to answer. If so, `culprit` is the attempt whose code it is in, if known."""
+        """Whether the loop neither answers nor gets on. If so, `culprit` is the key of the job whose code it is in."""
+        if self._ping is None or self._ping.done():
+            self._ping = asyncio.create_task(self._is_blocked())
+        return await asyncio.shield(self._ping)
+
+    async def _is_blocked(self) -> bool:
+        moves = self._moves
         pong = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop))
         done, _ = await asyncio.wait({pong}, timeout=PING_S)
         if done:
             return False
         pong.cancel()
+        if self._moves != moves:
+            return False  # a job has begun or ended meanwhile: it has very much to do, and does it
         task = asyncio.current_task(self._loop)
         self.culprit = task.get_name() if task else ""
         return True
 
     def abandon(self) -> None:
-        """Give the loop up: its thread cannot be stopped, but what waited behind it is let go (cancelled)."""
+        """Give the loop up: its thread cannot be stopped, and what it still does is nobody's business any more."""
         self.abandoned = True
-        for future in list(self._pending):
-            future.cancel()
         self._loop.call_soon_threadsafe(self._loop.stop)
 
+    def _begin(self, jobs: list[Job]) -> None:
+        for key, work in jobs:
+            _key.set(key)
+            task = self._tasks[key] = self._loop.create_task(self._owned(work))
+            task.add_done_callback(partial(self._finish, key))
+        _key.set("")
 
-def _named_after_its_attempt(loop: asyncio.AbstractEventLoop, work: Any, context: Any = None) -> asyncio.Task[Any]:
-    """A task factory: what an attempt starts carries the attempt's id, however deep it is."""
-    return asyncio.Task(work, loop=loop, name=_attempt.get() or None, context=context)
+    async def _owned(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        self._moves += 1
+        try:
+            return await work()
+        finally:
+            self._moves += 1
+
+    def _stop(self, keys: list[str]) -> None:
+        for key in keys:
+            if task := self._tasks.get(key):
+                self._asked[key] = time.monotonic()
+                task.cancel()
+
+    def _finish(self, key: str, task: asyncio.Task[Any]) -> None:
+        del self._tasks[key]
+        self._asked.pop(key, None)
+        failed = task.cancelled() or task.exception() is not None
+        self._ended.append((key, None if failed else task.result()))
+        if not self._flushing:
+            self._flushing = True
+            try:
+                self._home.call_soon_threadsafe(self._flush)
+            except RuntimeError:
+                return  # the cell has ended meanwhile
+
+    def _flush(self) -> None:
+        self._flushing = False  # first: what ends from now on asks for a flush of its own
+        ended = []
+        while self._ended:
+            ended.append(self._ended.popleft())
+        self._on_end(ended)
+
+
+def _named_after_its_job(loop: asyncio.AbstractEventLoop, work: Any, context: Any = None) -> asyncio.Task[Any]:
+    """A task factory: what a job starts carries its key, however deep it is."""
+    return asyncio.Task(work, loop=loop, name=_key.get() or None, context=context)

@@ -22,13 +22,32 @@ class Settings(BaseSettings):
         default="auto",
         description="auto (join a cluster if one runs here, else start one), local, HOST:PORT or ray://HOST:PORT.",
     )
-    journal_url: str = Field(default="", description="sqlite:///PATH or memory://; empty is a SQLite file in `home`.")
+    journal_url: str = Field(
+        default="",
+        description="sqlite:///PATH, redis://, postgresql:// or memory://; empty is a SQLite file in `home`.",
+    )
+    state_url: str = Field(
+        default="",
+        description="Agents' memory: sqlite:///PATH, redis:// or memory://; empty is a SQLite file on the head node.",
+    )
     model: str = Field(default="offline", description="offline, openai:NAME, anthropic:NAME or local:NAME.")
     cells: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="Cell processes; 0 is one per CPU, at most 8."
     )
+    max_cells: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=0, description="Cells that a busy swarm may grow to by Ray's autoscaler; 0 does not grow."
+    )
+    scale_down_s: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=60.0, description="Seconds of low load after which cells are given back."
+    )
+    cells_per_manager: Annotated[int, Field(ge=1)] = Field(default=8, description="Cells that one manager looks after.")
     max_agents: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=10_000, description="Agents in one swarm.")
-    max_missions: Annotated[int, Field(ge=1)] = Field(default=1_000, description="Missions running at once.")
+    max_missions: Annotated[int, Field(ge=1)] = Field(
+        default=1_000, description="Missions running at once. Low priorities are refused at two thirds of it."
+    )
+    max_waiting: Annotated[int, Field(ge=1)] = Field(
+        default=100_000, description="Attempts that wait for a free agent, in one manager."
+    )
     max_nodes: Annotated[int, Field(ge=1)] = Field(default=10_000, description="Tasks in one mission's graph.")
     max_reply_bytes: Annotated[int, Field(ge=1_024)] = Field(default=1_000_000, description="JSON bytes in one reply.")
     shard_bytes: Annotated[int, Field(ge=1_024)] = Field(
@@ -44,13 +63,21 @@ class Settings(BaseSettings):
         default=120.0, description="A cell that has not started and loaded its agents by then is an error."
     )
     stall_s: Annotated[float, Field(gt=0)] = Field(
-        default=15.0, description="A cell silent for this long is restarted."
+        default=15.0, description="A cell or manager silent for this long is restarted."
+    )
+    orphan_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="A cell or manager that nobody has asked for this long ends itself."
     )
 
     @field_validator("home")
     @classmethod
     def _expand(cls, home: Path) -> Path:
         return home.expanduser()
+
+    @property
+    def state(self) -> str:
+        """The URL of the agents' memory, with the default filled in."""
+        return self.state_url or f"sqlite:///{self.home / 'state.db'}"
 
     @property
     def journal(self) -> str:

@@ -70,6 +70,15 @@ class StorageError(ChimeraError):
     """A journal or store could not read or write."""
 
 
+class StateConflict(StorageError):
+    """Another agent changed a key first. `version` is the one it has now; 0 means that the key is gone."""
+
+    def __init__(self, message: str, version: int) -> None:
+        super().__init__(message)
+        self.args = (message, version)
+        self.version = version
+
+
 class SwarmError(ChimeraError):
     """The running swarm could not do what it was asked."""
 
@@ -85,6 +94,14 @@ class Overloaded(SwarmError):
         super().__init__(message)
         self.args = (message, retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class NotBegun(SwarmError):
+    """An actor has been started anew, and has not been told yet what it looks after."""
+
+
+class BudgetExceeded(SwarmError):
+    """An attempt asked to spend more than was reserved for it, or a mission's budget has nothing left."""
 
 
 class ClusterError(ChimeraError):

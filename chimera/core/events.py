@@ -18,16 +18,26 @@ class EventKind(StrEnum):
     REPLY_ACCEPTED = "reply_accepted"
     ATTEMPT_FAILED = "attempt_failed"
     TASK_DECIDED = "task_decided"
+    TASK_QUARANTINED = "task_quarantined"
     GRAPH_EXPANDED = "graph_expanded"
+    MISSION_CANCELLED = "mission_cancelled"
+    MISSION_RESUMED = "mission_resumed"
     MISSION_ENDED = "mission_ended"
+    SWARM_STARTED = "swarm_started"
+    AGENTS_SPAWNED = "agents_spawned"
+    AGENTS_LEFT = "agents_left"
 
 
 class Event(Frozen):
-    """One fact. `at_s` is wall-clock seconds since the epoch; `seq` counts from 1 within a mission."""
+    """One fact. `at_s` is wall-clock seconds since the epoch; `seq` counts from 1 within a mission.
+
+    `swarm` is the one that wrote it. A swarm's own events are kept as those of a mission with the swarm's name.
+    """
 
     mission_id: Name
     seq: int = Field(ge=1)
     kind: EventKind
     at_s: float
     task_id: str = ""
+    swarm: str = ""
     data: dict[str, JsonValue] = Field(default_factory=dict)

@@ -19,6 +19,11 @@ Seconds = Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)]
 
 MAX_REPLICAS = 64
 
+MAX_PRIORITY = 9
+
+Priority = Annotated[int, Field(ge=0, le=MAX_PRIORITY)]
+"""0 is the least urgent. A waiting 9 goes first; a waiting 0 still moves."""
+
 
 class Frozen(BaseModel):
     """Base of every shared model: immutable, and an unknown field is an error."""
@@ -57,6 +62,24 @@ class Equality(Frozen):
         return self
 
 
+class Spend(Frozen):
+    """What work costs: money, model tokens, calls of models and tools, seconds of agents' time."""
+
+    usd: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    tokens: Annotated[int, Field(ge=0)] = 0
+    calls: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+
+
+class Budget(Frozen):
+    """The most that may be spent. What is None has no limit; zero forbids."""
+
+    usd: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    calls: Annotated[int, Field(ge=0)] | None = None
+    seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+
+
 class Alternative(Frozen):
     """A further value that an agent would accept, with its confidence in it."""
 
@@ -68,7 +91,8 @@ class Reply(Frozen):
     """What an agent's policy returns: a JSON value and how sure the agent is of it.
 
     `alternatives` are counted by weighted consensus only, as a score ballot; the other methods count `value`.
-    `details` are reported with the reply and never voted on. `cost_usd` is what making it cost.
+    `details` are reported with the reply and never voted on. `cost_usd` and `tokens` are what making it cost, besides
+    what was spent through `context.spend`. `appraisals` are a judge's opinion of agents, by id: they move reputations.
     `undecided` says why `value`, a partial answer, is no agreement; a mission whose output says so is `undecided`.
     """
 
@@ -77,6 +101,8 @@ class Reply(Frozen):
     alternatives: tuple[Alternative, ...] = Field(default=(), max_length=64)
     details: dict[str, JsonValue] = Field(default_factory=dict)
     cost_usd: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    tokens: Annotated[int, Field(ge=0)] = 0
+    appraisals: dict[Name, Share] = Field(default_factory=dict, max_length=1_000)
     undecided: str = Field(default="", max_length=10_000)
 
 
@@ -87,7 +113,9 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"
     INVALID = "invalid"
     LOST = "lost"
+    POISON = "poison"
     NO_AGENT = "no_agent"
+    NO_BUDGET = "no_budget"
     CANCELLED = "cancelled"
 
 
@@ -145,7 +173,9 @@ class Task(Frozen):
     `deadline_s` counts from the mission's start; `attempt_timeout_s` from the moment an agent starts (default: a
     quarter of the deadline, so that another agent can still try). An attempt that fails goes to another agent, up to
     `max_attempts` for each replica. With `early_stop` the vote ends as soon as it cannot change and the rest is
-    cancelled. With `different_policies` no two replicas go to agents of the same policy.
+    cancelled. With `different_policies` no two replicas go to agents of the same policy. `skill` asks for an agent that
+    has it. `priority` orders what waits. `spend` is the most that one attempt may spend of the mission's budget; the
+    default is an equal share for each replica of the mission.
     """
 
     goal: str = Field(min_length=1, max_length=20_000)
@@ -160,6 +190,9 @@ class Task(Frozen):
     max_attempts: int = Field(default=3, ge=1, le=10)
     early_stop: bool = True
     different_policies: bool = False
+    skill: Name | None = None
+    priority: Priority = 4
+    spend: Budget | None = None
 
     @model_validator(mode="after")
     def _threshold_only_for_quorum(self) -> Task:
@@ -180,13 +213,14 @@ class AgentSpec(Frozen):
 
     `policy` is `"package.module:name"` (a function, or a class that is made once per agent) or a callable;
     it takes `(task, context)` and returns a JSON value or a `Reply`, directly or as a coroutine. The default answers
-    the task's goal with a sentence from its inputs.
+    the task's goal with a sentence from its inputs. `skills` are what it can do besides: tasks may ask for one.
     """
 
     role: Name = "worker"
     policy: str | Callable[..., Any] = "chimera.swarm.roles:respond"
     isolation: Isolation = Isolation.PACKED
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    skills: tuple[Name, ...] = Field(default=(), max_length=32)
 
 
 class Quote(Frozen):
@@ -203,12 +237,13 @@ class Quote(Frozen):
 
 
 class MissionState(StrEnum):
-    """Where a mission stands. The last four are ends."""
+    """Where a mission stands. All but the first are ends."""
 
     RUNNING = "running"
     ANSWERED = "answered"
     UNDECIDED = "undecided"
     EXPIRED = "expired"
+    CANCELLED = "cancelled"
     FAILED = "failed"
 
     @property
@@ -237,4 +272,5 @@ class TaskResult(Frozen):
     error: dict[Literal["kind", "message", "reason"], str] | None = None
     elapsed_s: float = 0.0
     cost_usd: float = 0.0
+    spent: Spend = Spend()
     attempts: int = 0

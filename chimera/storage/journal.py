@@ -6,16 +6,17 @@ that never was. The port therefore refuses such appends itself instead of trusti
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from chimera.core.errors import InputError, StorageError
 from chimera.core.events import Event, EventKind
 from chimera.core.types import Frozen, Name
+from chimera.storage import strict_json
+from chimera.storage.url import hide_password
 
 MAX_WAITING_EVENTS = 10_000
 """Events that may wait for their commit, and so the most that one append may hold."""
@@ -27,14 +28,19 @@ MAX_EVENT_BYTES = 4_000_000
 """JSON bytes in one event."""
 
 MAX_READ = 10_000
-"""Events or missions that one read returns at most."""
+"""Events or missions that one read returns, and missions that one prune deletes, at most."""
+
+SWARM_PREFIX = "swarm-"
+"""What the ids of the swarms' own streams begin with: they are read like missions and listed with none."""
 
 
 class MissionSummary(Frozen):
-    """One line of a list of missions. `first_at_s` is wall-clock seconds since the epoch."""
+    """One line of a list of missions. Times are wall-clock seconds since the epoch; `swarm` wrote the last event."""
 
     mission_id: Name
+    swarm: str
     first_at_s: float
+    last_at_s: float
     last_kind: EventKind
     events: int = Field(ge=1)
 
@@ -46,9 +52,10 @@ class Journal(ABC):
     async def append(self, events: Sequence[Event]) -> None:
         """Store `events`, all or none; they are durable when this returns.
 
-        Each mission's events must go on from its last `seq` by one. An append that is cancelled may have been stored
-        or not. Raises StorageError (a gap or a duplicate, an event too large or not JSON, a closed journal, a disk
-        that failed) and Overloaded (too much waits already; nothing was stored).
+        Each mission's events must go on from its last `seq` by one. An append that is cancelled, or that a server did
+        not answer, may have been stored or not. Raises StorageError (a gap or a duplicate, an event too large or not
+        JSON, a closed journal, a disk that failed, a server out of reach) and Overloaded (too much waits already;
+        nothing was stored).
         """
 
     @abstractmethod
@@ -56,35 +63,49 @@ class Journal(ABC):
         """A mission's events with `seq > after`, in order, `limit` (1..10,000) at most. Raises StorageError."""
 
     @abstractmethod
-    async def missions(self, limit: int = 100) -> list[MissionSummary]:
+    async def missions(
+        self, limit: int = 100, *, swarm: str | None = None, running: bool = False
+    ) -> list[MissionSummary]:
         """The missions, the one that began last first, `limit` (1..10,000) at most. Raises StorageError.
 
-        "Last" is by order of arrival in this journal: wall clocks run backwards at times.
+        "Last" is by order of arrival in this journal: wall clocks run backwards at times. With `swarm`, those whose
+        last event that swarm wrote; with `running`, those whose last event is not `mission_ended`. The swarms' own
+        streams, whose ids begin with `swarm-`, are never listed.
+        """
+
+    @abstractmethod
+    async def prune(self, ended_before_s: float, limit: int = MAX_READ) -> int:
+        """Delete missions that ended before that wall-clock time, the one that ended first first, `limit` at most.
+
+        Returns how many; call again while that is `limit`. A mission that did not end stays, however old it is, and so
+        do the swarms' own streams. Raises StorageError.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish the appends that wait, and let go of the file. Closing twice is fine; using it after is not."""
+        """Finish the appends that wait, and let go of the file or server. Twice is fine; using it after is not."""
 
 
 def encode_event(event: Event, max_bytes: int = MAX_EVENT_BYTES) -> bytes:
     """`event` as one line of UTF-8 JSON. Raises StorageError for what is too large or has no JSON form."""
-    where = f"event {event.seq} of mission {event.mission_id}"
     try:
-        line = json.dumps(event.model_dump(mode="json"), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        encoded = line.encode()
-    except ValueError as error:  # NaN, infinity, a lone surrogate: none of them would come back the same
-        raise StorageError(f"{where} cannot be stored as JSON: {error}") from error
-    if len(encoded) > max_bytes:
-        raise StorageError(f"{where} is {len(encoded)} bytes of JSON; the limit is {max_bytes}")
-    return encoded
+        line = strict_json.dumps(event.__dict__)
+    except ValueError as error:
+        raise StorageError(
+            f"event {event.seq} of mission {event.mission_id} cannot be stored as JSON: {error}"
+        ) from error
+    if len(line) > max_bytes:
+        raise StorageError(
+            f"event {event.seq} of mission {event.mission_id} is {len(line)} bytes of JSON; the limit is {max_bytes}"
+        )
+    return line
 
 
 def decode_event(line: bytes, source: str) -> Event:
     """The event that `encode_event` wrote. Raises StorageError naming `source` if it is not one."""
     try:
-        return Event.model_validate_json(line)
-    except ValidationError as error:
+        return Event.model_validate(strict_json.loads(line))
+    except ValueError as error:
         raise StorageError(f"{source}: a stored event cannot be read back: {error}") from error
 
 
@@ -110,17 +131,30 @@ def check_limit(limit: int) -> None:
 
 
 def open_journal(url: str) -> Journal:
-    """The journal at `url`: `sqlite:///PATH` or `memory://`.
+    """The journal at `url`: `sqlite:///PATH`, `redis://`, `rediss://` or `postgresql://[USER:PASSWORD@]HOST/DB`, `memory://`.
 
     After `sqlite:///` the path stands as it is, so an absolute one has four slashes in a row. Parent folders are made
-    for the owner alone, and so is the file. Raises InputError for another scheme, StorageError if it cannot be opened.
+    for the owner alone, and so is the file. A server is reached at the first use. Raises InputError for another scheme
+    or a URL that cannot be read, StorageError if a file cannot be opened, MissingExtra without the server's driver.
     """
-    from chimera.storage.memory import MemoryJournal  # adapters import this module
-    from chimera.storage.sqlite import SqliteJournal
-
     scheme, mark, rest = url.partition("://")
     if scheme == "memory" and mark and not rest:
+        from chimera.storage.memory import MemoryJournal  # adapters import this module
+
         return MemoryJournal()
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        from chimera.storage.sqlite import SqliteJournal
+
         return SqliteJournal(path=Path(rest[1:]))
-    raise InputError(f"{url!r} is not a journal: use sqlite:///PATH or memory://")
+    if scheme in ("redis", "rediss") and rest:
+        from chimera.storage.redis import RedisJournal
+
+        return RedisJournal(url=url)
+    if scheme == "postgresql" and rest:
+        from chimera.storage.postgres import PostgresJournal
+
+        return PostgresJournal(url=url)
+    raise InputError(
+        f"{hide_password(url)} is not a journal:"
+        " use sqlite:///PATH or memory://, or redis:// or postgresql:// and a host"
+    )

@@ -1,82 +1,72 @@
-"""The embedded default: a journal in one SQLite file, with group commit.
+"""The embedded default: a journal in one SQLite file.
 
-A durable commit waits for the disk, and that wait is the cost of an append. So one thread writes, and all appends that
-arrive while it commits go into its next transaction together: the wait is shared, and the event loop never blocks.
+One thread holds the connection, so the event loop never waits for the disk. What the thread does is measured in
+statements, since each gives the interpreter's lock away and has to win it back: rows go in many to a statement.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sqlite3
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from chimera.core.errors import Overloaded, StorageError
+from chimera.core.errors import Overloaded
 from chimera.core.events import Event
-from chimera.storage.journal import (
-    MAX_EVENT_BYTES,
-    MAX_READ,
-    MAX_WAITING_BYTES,
-    MAX_WAITING_EVENTS,
-    Journal,
-    MissionSummary,
-    advance,
-    check_limit,
-    decode_event,
-    encode_event,
+from chimera.storage.group_commit import (
+    DEFAULT_LIMITS,
+    RETRY_AFTER_S,
+    Batch,
+    GroupCommit,
+    Growth,
+    Limits,
+    Refused,
+    ended_at_s,
+    plan,
 )
-
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x4348494D  # "CHIM": tells a journal from another program's SQLite file
-SCHEMA = """
-CREATE TABLE missions (
-    n INTEGER PRIMARY KEY,
-    mission_id TEXT NOT NULL UNIQUE,
-    first_at_s REAL NOT NULL,
-    last_kind TEXT NOT NULL,
-    last_seq INTEGER NOT NULL
-);
-CREATE TABLE events (
-    mission_id TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    line BLOB NOT NULL,
-    PRIMARY KEY (mission_id, seq)
-);
-"""
-LAST_SEQ = "SELECT last_seq FROM missions WHERE mission_id = ?"
-INSERT_EVENT = "INSERT INTO events (mission_id, seq, line) VALUES (?, ?, ?)"
-UPSERT_MISSION = """
-INSERT INTO missions (mission_id, first_at_s, last_kind, last_seq) VALUES (?, ?, ?, ?)
-ON CONFLICT (mission_id) DO UPDATE SET last_kind = excluded.last_kind, last_seq = excluded.last_seq
-"""
-READ_EVENTS = "SELECT line FROM events WHERE mission_id = ? AND seq > ? ORDER BY seq LIMIT ?"
-READ_MISSIONS = "SELECT mission_id, first_at_s, last_kind, last_seq FROM missions ORDER BY n DESC LIMIT ?"
+from chimera.storage.journal import MAX_READ, SWARM_PREFIX, Journal, MissionSummary, check_limit, decode_event
+from chimera.storage.sqlite_file import boundary, open_file, transaction
+from chimera.storage.sqlite_schema import JOURNAL
 
 MAX_WAITING_READS = 1_000
 MAX_SEQ = 2**63 - 1
-RETRY_AFTER_S = 0.1
+MAX_ROWS = 100
+"""Rows in one statement."""
+MAX_KNOWN = 20_000
+"""Missions whose end is remembered."""
+PRUNE_AT_ONCE = 200
+"""Missions that one transaction deletes, so that appends get their turn in between."""
+
+FIND = "SELECT n, last_seq, swarm, ended_at_s IS NOT NULL FROM missions WHERE mission_id = ?"
+INSERT_MISSIONS = "INSERT INTO missions VALUES {}"
+MOVE_MISSIONS = """
+UPDATE missions SET last_at_s = new.column1, last_kind = new.column2, last_seq = new.column3
+FROM (VALUES {}) AS new WHERE n = new.column4
+"""
+MARK_MISSION = "UPDATE missions SET swarm = ?, ended_at_s = ? WHERE n = ?"  # indexed columns: only when they change
+INSERT_EVENTS = "INSERT INTO events VALUES {}"
+READ_EVENTS = """
+SELECT line FROM events WHERE n = (SELECT n FROM missions WHERE mission_id = ?) AND seq > ? ORDER BY seq LIMIT ?
+"""
+READ_MISSIONS = """
+SELECT mission_id, swarm, first_at_s, last_at_s, last_kind, last_seq AS events FROM missions
+WHERE listed {} ORDER BY n DESC LIMIT ?
+"""
+FIND_ENDED = "SELECT n FROM missions WHERE listed AND ended_at_s < ? ORDER BY ended_at_s LIMIT ?"
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """One append on its way to the disk."""
+class _End(NamedTuple):
+    """Where a mission's events end: what is needed to take the next ones."""
 
-    events: tuple[Event, ...]
-    lines: list[bytes]
-    stored: Future[None] = field(default_factory=Future)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.lines))
+    n: int
+    seq: int
+    swarm: str
+    ended: bool
 
 
 class SqliteJournal(Journal):
@@ -86,39 +76,20 @@ class SqliteJournal(Journal):
     another program's, or was written by a newer version.
     """
 
-    def __init__(
-        self,
-        *,
-        path: Path,
-        busy_timeout_s: float = 10.0,
-        max_waiting_events: int = MAX_WAITING_EVENTS,
-        max_waiting_bytes: int = MAX_WAITING_BYTES,
-        max_event_bytes: int = MAX_EVENT_BYTES,
-    ) -> None:
+    def __init__(self, *, path: Path, busy_timeout_s: float = 10.0, limits: Limits = DEFAULT_LIMITS) -> None:
         self.path = path
         self.commits = 0
         """Transactions committed so far: appends per commit is what group commit gains."""
-        self._max_waiting_events = max_waiting_events
-        self._max_waiting_bytes = max_waiting_bytes
-        self._max_event_bytes = max_event_bytes
-        self._lock = threading.Lock()  # guards the fields below, which the event loop and the writer share
-        self._waiting: list[_Batch] = []
-        self._events = self._bytes = self._reads = 0
-        self._closing: Future[None] | None = None
-        self._connection = _open(path, busy_timeout_s)
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chimera-journal")
+        self._connection = open_file(path, JOURNAL, busy_timeout_s)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chimera-journal")
+        self._appends = GroupCommit(self._commit, where=str(path), limits=limits)
+        self._asked = 0
+        self._closing: asyncio.Task[None] | None = None
+        self._ends: dict[str, _End] = {}  # of missions written last; right as long as the file's version is this
+        self._data_version = 0
 
     async def append(self, events: Sequence[Event]) -> None:
-        batch = _Batch(tuple(events), [encode_event(event, self._max_event_bytes) for event in events])
-        with self._lock:
-            self._check_open()
-            if not batch.events:
-                return
-            self._admit(batch)
-            self._waiting.append(batch)
-            if len(self._waiting) == 1:
-                self._writer.submit(self._commit_waiting)
-        await asyncio.wrap_future(batch.stored)
+        await self._appends.append(events)
 
     async def read(self, mission_id: str, after: int = 0, limit: int = MAX_READ) -> list[Event]:
         check_limit(limit)
@@ -127,209 +98,131 @@ class SqliteJournal(Journal):
             rows = self._connection.execute(READ_EVENTS, (mission_id, max(0, min(after, MAX_SEQ)), limit))
             return [decode_event(line, str(self.path)) for (line,) in rows]
 
-        return await self._query(query)
+        return await self._ask(query)
 
-    async def missions(self, limit: int = 100) -> list[MissionSummary]:
+    async def missions(
+        self, limit: int = 100, *, swarm: str | None = None, running: bool = False
+    ) -> list[MissionSummary]:
         check_limit(limit)
+        where = "AND ended_at_s IS NULL" * running + " AND swarm = ?" * (swarm is not None)
 
         def query() -> list[MissionSummary]:
-            rows = self._connection.execute(READ_MISSIONS, (limit,))
-            return [
-                MissionSummary(mission_id=mission, first_at_s=first_at_s, last_kind=last_kind, events=events)
-                for mission, first_at_s, last_kind, events in rows
-            ]
+            found = self._connection.execute(READ_MISSIONS.format(where), (limit,) if swarm is None else (swarm, limit))
+            names = [column[0] for column in found.description]
+            return [MissionSummary(**dict(zip(names, row, strict=True))) for row in found]
 
-        return await self._query(query)
+        return await self._ask(query)
+
+    async def prune(self, ended_before_s: float, limit: int = MAX_READ) -> int:
+        check_limit(limit)
+        pruned = 0
+        while pruned < limit:
+            wanted = min(PRUNE_AT_ONCE, limit - pruned)
+            deleted = await self._ask(partial(self._prune, ended_before_s, wanted))
+            pruned += deleted
+            if deleted < wanted:
+                break
+        return pruned
 
     async def close(self) -> None:
-        with self._lock:
-            if self._closing is None:
-                self._closing = self._writer.submit(self._connection.close)  # behind every commit that waits
-                self._writer.shutdown(wait=False)
-        with _boundary(self.path):
-            await asyncio.shield(asyncio.wrap_future(self._closing))
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
 
-    def _check_open(self) -> None:
-        if self._closing is not None:
-            raise StorageError(f"{self.path}: the journal is closed")
+    async def _close(self) -> None:
+        await self._appends.close()
+        await self._in_thread(self._connection.close)
+        self._thread.shutdown(wait=False)
 
-    def _admit(self, batch: _Batch) -> None:
-        """Count `batch` in, or refuse it. What is being committed counts as waiting: it still takes memory."""
-        events, size = len(batch.events), batch.size_bytes
-        if events > self._max_waiting_events or size > self._max_waiting_bytes:
-            raise StorageError(
-                f"{events} events of {size} bytes are too much for one append:"
-                f" the limits are {self._max_waiting_events} events and {self._max_waiting_bytes} bytes"
-            )
-        if self._events + events > self._max_waiting_events or self._bytes + size > self._max_waiting_bytes:
-            raise Overloaded(f"{self._events} events already wait for {self.path}", RETRY_AFTER_S)
-        self._events += events
-        self._bytes += size
-
-    async def _query(self, query: Callable[[], T]) -> T:
-        with self._lock:
-            self._check_open()
-            if self._reads >= MAX_WAITING_READS:
-                raise Overloaded(f"{self._reads} reads already wait for {self.path}", RETRY_AFTER_S)
-            self._reads += 1
-            future = self._writer.submit(query)
-        future.add_done_callback(self._count_read_out)
-        with _boundary(self.path):
-            return await asyncio.wrap_future(future)
-
-    def _count_read_out(self, _: Future[T]) -> None:
-        with self._lock:
-            self._reads -= 1
-
-    def _commit_waiting(self) -> None:
-        """In the writer thread: commit everything that waits as one transaction, then answer every append."""
-        with self._lock:
-            group, self._waiting = self._waiting, []
-        wanted = [batch for batch in group if batch.stored.set_running_or_notify_cancel()]
+    async def _ask(self, query: Callable[[], T]) -> T:
+        """Run `query` in the thread, behind what it has to do already."""
+        self._appends.check_open()
+        if self._asked >= MAX_WAITING_READS:
+            raise Overloaded(f"{self._asked} reads already wait for {self.path}", RETRY_AFTER_S)
+        self._asked += 1
         try:
-            with _boundary(self.path):
-                refused = self._commit(wanted)
-        except Exception as error:  # every append in the group hears of it: none may wait for ever
-            refused = dict.fromkeys(wanted, error)
-        with self._lock:
-            self._events -= sum(len(batch.events) for batch in group)
-            self._bytes -= sum(batch.size_bytes for batch in group)
-        for batch in wanted:
-            if batch in refused:
-                batch.stored.set_exception(refused[batch])
-            else:
-                batch.stored.set_result(None)
+            return await self._in_thread(query)
+        finally:
+            self._asked -= 1
 
-    def _commit(self, group: list[_Batch]) -> dict[_Batch, Exception]:
-        """Write `group`, less the batches that break a mission's order: those are returned with their errors."""
-        refused: dict[_Batch, Exception] = {}
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        with boundary(self.path, JOURNAL.what):
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def _commit(self, group: Sequence[Batch]) -> Refused:
+        return await self._in_thread(partial(self._write, group))
+
+    def _write(self, group: Sequence[Batch]) -> Refused:
+        """In the thread: commit `group` less what breaks a mission's order."""
         connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for batch in group:
-                try:
-                    self._write(batch)
-                except StorageError as error:
-                    refused[batch] = error
-            connection.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
+        with transaction(connection):
+            ends = self._find({event.mission_id for batch in group for event in batch.events})
+            growths, refused = plan(group, {mission: end.seq for mission, end in ends.items()})
+            self._insert(growths, ends)
         self.commits += 1
+        for growth in growths:
+            self._ends.pop(growth.mission_id, None)
+            self._ends[growth.mission_id] = ends[growth.mission_id]
+        while len(self._ends) > MAX_KNOWN:
+            del self._ends[next(iter(self._ends))]
         return refused
 
-    def _write(self, batch: _Batch) -> None:
-        missions = {event.mission_id: event for event in batch.events}
-        stored = {mission: self._connection.execute(LAST_SEQ, (mission,)).fetchone() for mission in missions}
-        last = advance(batch.events, {mission: row[0] for mission, row in stored.items() if row})  # before any write
-        self._connection.executemany(
-            INSERT_EVENT,
-            [(event.mission_id, event.seq, line) for event, line in zip(batch.events, batch.lines, strict=True)],
-        )
-        first_at_s = {event.mission_id: event.at_s for event in reversed(batch.events)}
-        self._connection.executemany(
-            UPSERT_MISSION,
-            [(mission, first_at_s[mission], event.kind.value, last[mission]) for mission, event in missions.items()],
-        )
+    def _find(self, missions: Iterable[str]) -> dict[str, _End]:
+        """The ends of `missions`, less those that are new. Within a write transaction."""
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._data_version:  # another connection has written
+            self._ends.clear()
+            self._data_version = version
+        ends = {}
+        for mission in missions:
+            end = self._ends.get(mission)
+            if end is None and (row := self._connection.execute(FIND, (mission,)).fetchone()):
+                end = _End(*row)
+            if end is not None:
+                ends[mission] = end
+        return ends
+
+    def _insert(self, growths: list[Growth], ends: dict[str, _End]) -> None:
+        """Store `growths`, and bring `ends` up to date."""
+        last_n: int = self._connection.execute("SELECT coalesce(max(n), 0) FROM missions").fetchone()[0]
+        new, moved, marked, events = [], [], [], []
+        for growth in growths:
+            mission, last, old = growth.mission_id, growth.last, ends.get(growth.mission_id)
+            ended = ended_at_s(last)
+            seq = growth.after + len(growth.lines)
+            if old is None:
+                n = last_n = last_n + 1
+                listed = not mission.startswith(SWARM_PREFIX)
+                first_at_s = growth.first.at_s
+                new.append((n, mission, listed, last.swarm, first_at_s, last.at_s, ended, str(last.kind), seq))
+            else:
+                n = old.n
+                moved.append((last.at_s, str(last.kind), seq, n))
+                if (old.swarm, old.ended) != (last.swarm, ended is not None) or ended is not None:
+                    marked.append((last.swarm, ended, n))
+            ends[mission] = _End(n, seq, last.swarm, ended is not None)
+            events += [(n, number, line) for number, line in enumerate(growth.lines, growth.after + 1)]
+        self._execute(INSERT_MISSIONS, new)
+        self._execute(MOVE_MISSIONS, moved)
+        self._connection.executemany(MARK_MISSION, marked)
+        self._execute(INSERT_EVENTS, events)
+
+    def _execute(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        for start in range(0, len(rows), MAX_ROWS):
+            part = rows[start : start + MAX_ROWS]
+            self._connection.execute(_sql(statement, len(part[0]), len(part)), list(chain.from_iterable(part)))
+
+    def _prune(self, ended_before_s: float, limit: int) -> int:
+        """In the thread: delete `limit` missions at most."""
+        with transaction(self._connection):
+            found = self._connection.execute(FIND_ENDED, (ended_before_s, limit)).fetchall()
+            self._connection.executemany("DELETE FROM events WHERE n = ?", found)
+            self._connection.executemany("DELETE FROM missions WHERE n = ?", found)
+        self._ends.clear()
+        return len(found)
 
 
-class _boundary:
-    """Turns SQLite's errors into StorageErrors that name the file and say what to do."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (sqlite3.Error, OSError)):
-            raise StorageError(f"{self._path}: {_advice(error, self._path)}") from error
-
-
-def _advice(error: sqlite3.Error | OSError, path: Path) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return (
-            f"the journal is damaged ({error}): move it away together with {path.name}-wal and {path.name}-shm, then"
-            " restore a copy or start with a new one; `sqlite3 FILE .recover` saves what can still be read"
-        )
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"another process holds the journal ({error}): stop it, or use another file"
-    if code == sqlite3.SQLITE_FULL:
-        return f"the disk is full ({error}): free some space"
-    return str(error)
-
-
-def _open(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
-    with _boundary(path):
-        _create(path)
-        # After this function only the writer thread touches the connection.
-        connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
-        try:
-            _prepare(connection, path, busy_timeout_s)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
-
-
-def _create(path: Path) -> None:
-    """Make the file and its parent folders for the owner alone; what exists is left as it is."""
-    for parent in reversed(path.parents):
-        if not parent.exists():
-            parent.mkdir(mode=0o700, exist_ok=True)
-    # An existing file is not opened here: closing it would drop the locks that this process holds on it.
-    if not path.exists():
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, busy_timeout_s: float) -> None:
-    connection.execute("BEGIN")  # one view of the file, which another process may be making just now
-    _is_new(connection, path)  # before anything is written: another program's file stays as it is
-    connection.execute("COMMIT")
-    _switch_to_wal(connection, path, busy_timeout_s)
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("BEGIN IMMEDIATE")
-    if _is_new(connection, path):  # asked again under the lock: two processes may open a new file at once
-        for statement in SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.execute("COMMIT")
-
-
-def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file holds nothing yet. Raises StorageError if it holds anything but a journal of this version."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if version == 0 and application == 0 and tables == 0:
-        return True
-    if application != APPLICATION_ID:
-        raise StorageError(f"{path} is a SQLite file of another program: name another file for the journal")
-    if version > SCHEMA_VERSION:
-        raise StorageError(
-            f"{path} was written by a newer Chimera (schema {version}; this one knows {SCHEMA_VERSION}):"
-            " upgrade Chimera or name another file for the journal"
-        )
-    return False
-
-
-def _switch_to_wal(connection: sqlite3.Connection, path: Path, busy_timeout_s: float) -> None:
-    """Turn WAL on. SQLite answers "locked" here without waiting, so the waiting is done here, within the same limit."""
-    deadline = time.monotonic() + busy_timeout_s
-    while True:
-        try:
-            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-            continue
-        if mode != "wal":
-            raise StorageError(
-                f"{path}: the file system has no write-ahead log (journal mode {mode}): use a local disk"
-            )
-        return
+@cache
+def _sql(statement: str, columns: int, rows: int) -> str:
+    row = f"({','.join('?' * columns)})"
+    return statement.format(",".join([row] * rows))

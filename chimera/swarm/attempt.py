@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from chimera.core.types import Decision, FailureKind, Reply, Task, Vote
+from chimera.core.types import Budget, Decision, FailureKind, Spend, Task, Vote
+
+NO_LIMIT = Budget()
+NOTHING = Spend()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settled:
     """A task that has been decided, as the tasks that depend on it see it."""
 
@@ -21,37 +24,74 @@ class Settled:
     supporters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class Work:
+    """What an attempt is about: its task, and the decided tasks that it depends on."""
+
+    task: Task
+    upstream: Mapping[str, Settled] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Attempt:
-    """One try of one replica of a task by one agent. `barred` agents have already voted on the task or failed it."""
+    """One try of one replica of a task by one agent: an envelope, which only the cell that carries it out opens.
+
+    `work` is a pickled `Work`: managers route by what stands outside. `barred` agents have already voted on the task or
+    failed it. `policy` is the identity that the agent's policy must have, `skill` what it must be able to do; either
+    may be empty. With `different` the coordinator gives each replica another policy. `suspect`: one more host
+    lost and it is poison, so it must not share a cell with another that may be.
+    """
 
     id: str
     mission_id: str
     task_id: str
     replica: int
     number: int
-    task: Task
+    role: str
     timeout_s: float
-    upstream: Mapping[str, Settled] = field(default_factory=dict)
+    work: bytes
+    priority: int = 4
+    policy: str = ""
+    skill: str = ""
+    different: bool = False
+    suspect: bool = False
     barred: frozenset[str] = frozenset()
+    spend: Budget = NO_LIMIT
 
     @property
     def idempotency_key(self) -> str:
         """Equal for every try of the same replica: a side effect done under it is not done twice."""
         return f"{self.mission_id}/{self.task_id}/{self.replica}"
 
+    @property
+    def task_key(self) -> str:
+        """Names the task among those of all missions."""
+        return f"{self.mission_id}/{self.task_id}"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Report:
-    """How an attempt ended: a reply or a failure. `input_error` names the InputError that makes a retry pointless."""
+    """How an attempt ended: a reply or a failure. `input_error` names the InputError that makes a retry pointless.
+
+    `reply` is the JSON of a `Reply` that has been checked; only the brain opens it.
+    """
 
     attempt_id: str
     mission_id: str
     agent: str = ""
     policy: str = ""
-    reply: Reply | None = None
+    reply: bytes | None = None
     failure: FailureKind | None = None
     detail: str = ""
     input_error: str = ""
     elapsed_s: float = 0.0
-    cost_usd: float = 0.0
+    spent: Spend = NOTHING
+
+
+@dataclass(frozen=True)
+class Appraisal:
+    """What an agent's work was worth: `good` from 0 (failed, or against the decision) to 1 (agreed with it)."""
+
+    agent: str
+    skill: str
+    good: float

@@ -1,391 +1,394 @@
 """The mission state machine: what happened goes in, what to do comes out.
 
-No Ray, no clock, no chance: `handle(event, now)` is a function of the events so far, so every path is tested with
-plain calls. Its shell (the coordinator actor) journals each `Record` before it performs the instructions after it.
+No Ray, no clock, no chance: `handle(happening, now)` is a function of what happened so far, so every path is tested
+with plain calls. Its shell (the coordinator actor) journals each `Record` of a step before it performs anything else
+of it, and `chimera.swarm.replay` makes a brain again from what was journalled.
+
+What changes a brain is recorded, or follows from what is recorded and the time: a happening that records nothing
+changes nothing. The time is that of the records, so that a replay sees the very same: a mission's time line begins
+with the wall clock's time and goes on as the monotonic clock does, whatever becomes of the wall clock meanwhile.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Literal
-
-from pydantic import JsonValue
+from dataclasses import replace
 
 from chimera.core.errors import GraphError, ReplyError
 from chimera.core.events import Event, EventKind
-from chimera.core.types import Consensus, Decision, FailureKind, MissionState, Outcome, TaskResult, Vote
-from chimera.swarm.attempt import Attempt, Report, Settled
-from chimera.swarm.consensus import ConsensusEngine
+from chimera.core.types import Budget, Decision, FailureKind, Reply, Spend
+from chimera.swarm import facts
+from chimera.swarm.agenda import Agenda
+from chimera.swarm.attempt import NO_LIMIT, Attempt, Report, Settled
+from chimera.swarm.budget import Purse
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
 from chimera.swarm.instructions import (
+    Appraise,
     Cancel,
+    Cancelled,
     Dispatch,
     Finish,
     Happening,
     Instruction,
     Record,
     Reported,
+    Resumed,
     Started,
     Tick,
     WakeAt,
 )
+from chimera.swarm.known import known
+from chimera.swarm.progress import Progress
+from chimera.swarm.running import Fault, RunningTask, appraise_failure, appraise_voters, vote_of
+from chimera.swarm.verdict import End, confidence_in, verdict
 
-MAX_LOST = 3
-"""How often one replica may lose its host before it counts as failed: a task that kills hosts must not go round."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a mission failed: the name of an error class, its message, and for a GraphError its reason."""
-
-    kind: str
-    message: str
-    reason: str = ""
-
-    def as_dict(self) -> dict[Literal["kind", "message", "reason"], str]:
-        return {"kind": self.kind, "message": self.message, "reason": self.reason}
-
-
-@dataclass(slots=True)
-class _Running:
-    """A task in progress."""
-
-    node: TaskNode
-    vote: ConsensusEngine
-    open: dict[str, int] = field(default_factory=dict)
-    tries: dict[int, int] = field(default_factory=dict)
-    lost: dict[int, int] = field(default_factory=dict)
-    cause: dict[int, Report] = field(default_factory=dict)
-    input_error: Fault | None = None
-    barred: set[str] = field(default_factory=set)
-    votes: list[Vote] = field(default_factory=list)
+NO_MONEY = (
+    "the mission's budget has not enough left for this attempt (what an attempt spent whose host died is not known,"
+    " and counts as all it had): raise the budget, or lower the task's `spend`"
+)
 
 
 class MissionBrain:
-    """One mission, from admission to its end."""
+    """One mission, from admission to its end. `budget` is for the whole of it, `deadline_s` counts from its start."""
 
-    def __init__(self, *, mission_id: str, graph: TaskGraph, deadline_s: float, decomposer: TaskDecomposer) -> None:
+    def __init__(
+        self,
+        *,
+        mission_id: str,
+        graph: TaskGraph,
+        deadline_s: float,
+        decomposer: TaskDecomposer,
+        budget: Budget = NO_LIMIT,
+        swarm: str = "",
+    ) -> None:
         self.mission_id = mission_id
-        self._graph = graph
+        self.ended = False
+        self.wake_at = math.inf
+        """When the last `WakeAt` asked for a Tick, in monotonic seconds."""
+        self._swarm = swarm
         self._deadline_s = deadline_s
-        self._decomposer = decomposer
-        self._running: dict[str, _Running] = {}
-        self._settled: dict[str, Settled] = {}
-        self._unmet = {node.id: len(node.after) for node in graph.nodes}
-        self._ready = deque(node.id for node in graph.nodes if not node.after)
-        self._fanned_over: dict[str, str] = {}
-        self._dues: list[tuple[float, str]] = []
-        self._wake_at = math.inf
+        self._budget = budget
+        self._purse = Purse(budget)
+        self._progress = Progress(graph, decomposer)
+        self._agenda = Agenda()
+        self._running: dict[str, RunningTask] = {}
+        self._open: dict[str, RunningTask] = {}
+        self._queue: deque[tuple[RunningTask, int]] = deque()
+        self._unsent = sum(node.task.replicas for node in graph.nodes)
         self._unheard: list[str] = []
-        self._task_of: dict[str, str] = {}
+        self._steps: list[Instruction] = []
+        self._sending: list[Attempt] = []
         self._seq = 0
-        self._started_at = 0.0
-        self._wall_offset = 0.0
+        self._offset_s: float | None = None
+        self._now_s = -math.inf
+        self._wake_s = math.inf
+        self._started_s = self._base_s = 0.0
         self._attempts = 0
-        self._cost_usd = 0.0
-        self._ended = False
-
-    @property
-    def ended(self) -> bool:
-        return self._ended
+        self._usd = self._seconds = 0.0
+        self._tokens = self._calls = 0
 
     @property
     def open_attempts(self) -> list[str]:
         """The attempts that have not ended."""
-        return list(self._task_of)
+        return list(self._open)
+
+    @property
+    def priority(self) -> int:
+        return self._progress.graph.nodes[0].task.priority
+
+    @property
+    def limited(self) -> bool:
+        """Whether the mission has a budget."""
+        return self._purse.limited
+
+    @property
+    def reserved(self) -> Spend:
+        """What attempts in progress may still spend of the mission's budget."""
+        return self._purse.reserved
+
+    @property
+    def spent(self) -> Spend:
+        """What attempts that ended have spent of the mission's budget."""
+        return self._purse.spent
+
+    def outstanding(self, now: float) -> tuple[Attempt, ...]:
+        """Every attempt in progress, as it was dispatched but for the time that is left: to be sent once more."""
+        now_s = now + (self._offset_s or 0.0)
+        return tuple(
+            self._attempt(task, attempt_id, now_s) for task in self._running.values() for attempt_id in task.open
+        )
 
     def handle(self, happening: Happening, now: float, wall: float | None = None) -> list[Instruction]:
-        """What to do now that `happening` has happened at `now` (monotonic seconds; `wall` is for the record)."""
-        if self._ended:
+        """What to do now that `happening` has happened at `now` (monotonic seconds). `wall` counts the first time."""
+        if self._offset_s is None:
+            self.synchronize(now, now if wall is None else wall)
+        return self.happened(happening, max(self._now_s, now + (self._offset_s or 0.0)))
+
+    def synchronize(self, now: float, wall: float) -> None:
+        """`now` (monotonic) is `wall` on the mission's time line, or its latest event's time if that is later."""
+        self._offset_s = max(wall, self._now_s) - now
+        self.wake_at = self._wake_s - self._offset_s
+
+    def happened(self, happening: Happening, now_s: float) -> list[Instruction]:
+        """As `handle`, at a second of the mission's own time line: `at_s` of what is recorded."""
+        if self.ended:
             return []
-        self._wall_offset = (wall if wall is not None else now) - now
+        self._now_s = now_s
+        self._queue.extend((self._running[name], replica) for name, replica in self._agenda.retries(now_s))
         match happening:
-            case Started():
-                steps = self._start(now)
             case Reported(report):
-                steps = self._report(report, now)
+                self._report(report)
+            case Started():
+                self._start()
             case Tick():
-                steps = self._tick(now)
-        return list(steps)
+                self._tick()
+            case Cancelled(why):
+                self._record(EventKind.MISSION_CANCELLED, "", {"why": why})
+                self._end(cancelled=why)
+            case Resumed(swarm):
+                self._resume(swarm)
+        self._advance()
+        steps, self._steps = self._steps, []
+        return steps
 
-    def _start(self, now: float) -> Iterator[Instruction]:
-        self._started_at = now
-        graph = self._graph.model_dump(mode="json")
-        yield self._record(now, EventKind.MISSION_ADMITTED, graph=graph, deadline_s=self._deadline_s)
-        yield from self._advance(now)
-
-    def _tick(self, now: float) -> Iterator[Instruction]:
-        self._wake_at = math.inf
-        if now >= self._started_at + self._deadline_s:
-            yield from self._end(now, expired=True)
+    def _start(self) -> None:
+        if self._seq:
             return
-        for task in [t for t in self._running.values() if now >= self._due(t.node)]:
-            yield from self._settle(task, task.vote.close(), now, expired=True)
-        yield from self._advance(now)
+        self._started_s = self._base_s = self._now_s
+        told = facts.admitted(self._progress.graph, self._deadline_s, self._budget if self.limited else None)
+        self._record(EventKind.MISSION_ADMITTED, "", told)
 
-    def _report(self, report: Report, now: float) -> Iterator[Instruction]:
-        task = self._running.get(self._task_of.pop(report.attempt_id, ""))
-        replica = task.open.pop(report.attempt_id, None) if task else None
-        if task is None or replica is None:
-            return  # late: its task was decided without it
-        self._cost_usd += report.cost_usd
-        if report.failure is None and report.reply is not None:
-            vote = self._vote(replica, report)
+    def _resume(self, swarm: str) -> None:
+        self._swarm = swarm
+        self._base_s = self._now_s
+        self._agenda.begin_anew({name: self._due_s(task.node) for name, task in self._running.items()})
+        self._record(EventKind.MISSION_RESUMED, "", {})
+        if self._purse.limited:
+            self._write_off()
+
+    def _write_off(self) -> None:
+        """What the other swarm's attempts spent is not known: it counts as all they had, and they are made anew."""
+        for attempt_id in self._purse.attempts:
+            self._purse.settle(attempt_id, None)
+        for task in self._running.values():
+            for attempt_id, replica in task.open.items():
+                del self._open[attempt_id]
+                self._wait(task, replica)
+                self._queue.append((task, replica))
+            task.open.clear()
+
+    def _tick(self) -> None:
+        self._wake_s = self.wake_at = math.inf
+        if self._now_s >= self._base_s + self._deadline_s:
+            self._end(expired=True)
+            return
+        for name in self._agenda.overdue(self._now_s):
+            self._close(self._running[name], expired=True)
+
+    def _report(self, report: Report) -> None:
+        if self._purse.limited:
+            spent = report.spent.model_copy(update={"seconds": report.elapsed_s})
+            unknown = report.failure is FailureKind.LOST
+            had_money = self._purse.settle(report.attempt_id, None if unknown else spent)
+        else:
+            had_money = False
+        task = self._open.pop(report.attempt_id, None)
+        if task is None:  # late: its task was decided without it
+            if had_money:  # in the journal all the same: what it gave back may be spent by others
+                task_key, replica_, _ = report.attempt_id.rsplit("/", 2)
+                told = facts.failed(int(replica_), report, late=True)
+                self._record(EventKind.ATTEMPT_FAILED, task_key.removeprefix(f"{self.mission_id}/"), told)
+            return
+        replica = task.open.pop(report.attempt_id)
+        self._usd += report.spent.usd
+        self._tokens += report.spent.tokens
+        self._calls += report.spent.calls
+        self._seconds += report.elapsed_s
+        if report.failure is None:
             try:
+                reply = Reply.model_validate_json(report.reply or b"")
+                vote = vote_of(replica, report, reply)
                 decision = task.vote.add(vote)
-            except ReplyError as error:
-                report = replace(report, reply=None, failure=FailureKind.INVALID, detail=str(error), cost_usd=0.0)
+            except (ReplyError, ValueError) as error:
+                report = replace(report, reply=None, failure=FailureKind.INVALID, detail=str(error))
             else:
                 task.votes.append(vote)
                 task.barred.add(report.agent)
-                yield self._record(now, EventKind.REPLY_ACCEPTED, task, **_facts(vote))
-                yield from self._decided(task, decision, now)
+                self._record(EventKind.REPLY_ACCEPTED, task.node.id, facts.accepted(replica, report, reply))
+                self._decided(task, decision)
                 return
-        yield from self._failed(task, replica, report, now)
+        self._failed(task, replica, report)
 
-    def _failed(self, task: _Running, replica: int, report: Report, now: float) -> Iterator[Instruction]:
-        kind = report.failure or FailureKind.INVALID
-        yield self._record(
-            now, EventKind.ATTEMPT_FAILED, task, agent=report.agent, replica=replica, failure=kind, detail=report.detail
-        )
-        if report.input_error:
-            task.input_error = Fault(report.input_error, report.detail)
-        if kind is FailureKind.LOST:
-            task.lost[replica] = task.lost.get(replica, 0) + 1
-            again = task.lost[replica] < MAX_LOST
-        else:
-            if report.agent:
-                task.barred.add(report.agent)
-            tries = task.tries[replica] - task.lost.get(replica, 0)
-            again = kind is not FailureKind.NO_AGENT and tries < task.node.task.max_attempts
-        if again and not report.input_error and now < self._due(task.node):
-            task.cause[replica] = report
-            yield from self._dispatch(task, [replica], now)
-            return
-        if kind is FailureKind.NO_AGENT and (cause := task.cause.get(replica)):
-            # The vote tells what went wrong, and not only that nobody was left to try again.
-            report = replace(cause, detail=f"{cause.detail}; {report.detail}")
-        vote = self._vote(replica, report)
+    def _failed(self, task: RunningTask, replica: int, report: Report) -> None:
+        self._record(EventKind.ATTEMPT_FAILED, task.node.id, facts.failed(replica, report))
+        if blamed := appraise_failure(task.node, report):
+            self._steps.append(Appraise(blamed))
+        if task.failed(replica, report):
+            again_s = self._now_s + task.pause_s(self.mission_id, replica)
+            if again_s < self._agenda.due_s(task.node.id):
+                self._wait(task, replica)
+                self._agenda.retry(again_s, task.node.id, replica)
+                return
+        if evidence := task.evidence(replica):
+            self._record(EventKind.TASK_QUARANTINED, task.node.id, {"replica": replica, "evidence": [*evidence]})
+        report = task.last_word(replica, report)
+        vote = vote_of(replica, report)
         task.votes.append(vote)
-        yield from self._decided(task, task.vote.add(vote), now)
+        self._decided(task, task.vote.add(vote))
 
-    def _decided(self, task: _Running, decision: Decision | None, now: float) -> Iterator[Instruction]:
+    def _wait(self, task: RunningTask, replica: int) -> None:
+        task.waiting.add(replica)
+        self._unsent += 1
+
+    def _decided(self, task: RunningTask, decision: Decision | None) -> None:
         if decision is None:
             return
-        yield from self._settle(task, decision, now)
+        self._settle(task, decision, saved=len(task.open) + len(task.waiting))
         if task.input_error and not any(vote.reply for vote in task.votes):
-            yield from self._end(now, error=task.input_error)
-        else:
-            yield from self._advance(now)
+            self._end(fault=task.input_error)
 
-    def _settle(
-        self, task: _Running, decision: Decision, now: float, *, expired: bool = False
-    ) -> Iterator[Instruction]:
+    def _close(self, task: RunningTask, *, expired: bool) -> None:
+        """Decide the task over the votes that are in."""
+        missing = {**dict.fromkeys(task.waiting, ""), **{replica: id_ for id_, replica in task.open.items()}}
+        if expired and missing:
+            self._unheard.append(task.node.id)
+            detail = f"not heard: the task's time of {min(task.node.task.deadline_s, self._deadline_s):g} s was up"
+            for replica, attempt_id in missing.items():
+                unheard = Report(attempt_id, self.mission_id, failure=FailureKind.TIMEOUT, detail=detail)
+                task.votes.append(vote_of(replica, unheard))
+        self._settle(task, task.vote.close())
+
+    def _settle(self, task: RunningTask, decision: Decision, *, saved: int = 0) -> None:
         node = task.node
         del self._running[node.id]
-        for attempt_id, replica in task.open.items():
-            self._task_of.pop(attempt_id, None)
-            if expired:
-                detail = f"not heard: the task's time of {min(node.task.deadline_s, self._deadline_s):g} s was up"
-                unheard = Report(attempt_id, self.mission_id, failure=FailureKind.TIMEOUT, detail=detail)
-                task.votes.append(self._vote(replica, unheard))
-        if expired and task.open:
-            self._unheard.append(node.id)
+        self._agenda.end(node.id)
+        self._unsent -= len(task.waiting)
+        task.waiting.clear()
         votes = tuple(sorted(task.votes, key=lambda vote: (vote.policy, vote.voter)))
-        supporters = _supporters(task.vote, decision)
-        confidence = _confidence(decision, votes, supporters)
-        self._settled[node.id] = Settled(node.task.inputs, decision, votes, confidence, supporters)
-        for name in self._graph.dependents(node.id):
-            if decision.agreed or self._graph.node(name).needs == "settled":
-                self._meet(name)
-        yield self._record(now, EventKind.TASK_DECIDED, node.id, **decision.model_dump(mode="json"))
+        supporters = task.vote.supporters
+        settled = Settled(node.task.inputs, decision, votes, confidence_in(decision, votes, supporters), supporters)
+        self._progress.settle(node.id, settled)
+        after_s = round(self._now_s - task.started_at_s, 6)
+        self._record(EventKind.TASK_DECIDED, node.id, facts.decided(decision, after_s, saved))
+        if found := appraise_voters(node, settled, self._progress.settled):
+            self._steps.append(Appraise(found))
         if task.open:
-            yield Cancel(tuple(task.open))
+            self._call_off(task)
 
-    def _meet(self, name: str) -> None:
-        self._unmet[name] -= 1
-        if self._unmet[name] == 0:
-            self._ready.append(name)
+    def _call_off(self, task: RunningTask) -> None:
+        """Nobody waits for the task's attempts any more. Those that this very step began are never sent."""
+        unsent = {attempt.id for attempt in self._sending if attempt.id in task.open}
+        self._sending = [attempt for attempt in self._sending if attempt.id not in unsent]
+        self._attempts -= len(unsent)
+        for attempt_id in task.open:
+            del self._open[attempt_id]
+        if sent := tuple(attempt_id for attempt_id in task.open if attempt_id not in unsent):
+            self._steps.append(Cancel(sent))
 
-    def _advance(self, now: float) -> Iterator[Instruction]:
-        """Start every task whose dependencies are there; end the mission when nothing more can come."""
-        while self._ready and not self._ended:
-            node = self._graph.node(self._ready.popleft())
-            if node.each is None:
-                yield from self._launch(node, now)
-            elif self._settled[node.each].decision.agreed:
-                yield from self._expand(node, now)
-        if self._ended:
+    def _advance(self) -> None:
+        """Start whatever may start; end the mission when nothing more can come."""
+        while not self.ended:
+            if self._progress.output is not None:
+                self._end()
+            elif node := self._progress.next():
+                if node.each is None:
+                    self._launch(node)
+                else:
+                    self._expand(node)
+            elif not (self._queue and self._try_next()):
+                break
+        if not self.ended and not self._running:
+            self._end()
+        if self.ended:
             return
-        if self._graph.output in self._settled or not self._running:
-            yield from self._end(now)
-            return
-        while self._dues and self._dues[0][1] not in self._running:
-            heapq.heappop(self._dues)
-        next_s = min(self._dues[0][0] if self._dues else math.inf, self._started_at + self._deadline_s)
-        if next_s != self._wake_at:
-            self._wake_at = next_s
-            yield WakeAt(next_s)
+        if self._sending:
+            self._steps.append(Dispatch(tuple(self._sending)))
+            self._sending = []
+        next_s = min(self._agenda.next_s, self._base_s + self._deadline_s)
+        if next_s != self._wake_s:
+            self._wake_s = next_s
+            self.wake_at = next_s - (self._offset_s or 0.0)
+            self._steps.append(WakeAt(self.wake_at))
 
-    def _expand(self, node: TaskNode, now: float) -> Iterator[Instruction]:
-        items = self._settled[str(node.each)].decision.value
-        followers = self._graph.dependents(node.id)
+    def _expand(self, fan: TaskNode) -> None:
         try:
-            self._graph = self._decomposer.expand(self._graph, node.id, items)
+            tasks = self._progress.expand(fan)
         except GraphError as error:
-            yield from self._end(now, error=Fault(type(error).__name__, str(error), error.reason))
+            self._end(fault=Fault(type(error).__name__, str(error), error.reason))
             return
-        for new in self._graph.nodes:
-            if new.id not in self._unmet:
-                self._fanned_over[new.id] = str(node.each)
-                self._unmet[new.id] = 0
-                self._ready.append(new.id)
-        for name in dict.fromkeys(followers):
-            waited_for = [(d, self._settled.get(d)) for d in self._graph.node(name).after]
-            needs_agreed = self._graph.node(name).needs == "agreed"
-            self._unmet[name] = sum(s is None or (needs_agreed and not s.decision.agreed) for _, s in waited_for)
-            if self._unmet[name] == 0:
-                self._ready.append(name)
-        count = len(items) if isinstance(items, list) else 0
-        yield self._record(now, EventKind.GRAPH_EXPANDED, node.id, tasks=count)
+        self._unsent += sum(node.task.replicas for node in tasks) - fan.task.replicas
+        self._record(EventKind.GRAPH_EXPANDED, fan.id, {"tasks": len(tasks)})
 
-    def _launch(self, node: TaskNode, now: float) -> Iterator[Instruction]:
-        spec = node.task
-        vote = ConsensusEngine(
-            method=spec.consensus,
-            electorate=spec.replicas,
-            threshold=spec.threshold,
-            equality=spec.equality,
-            early_stop=spec.early_stop,
-        )
-        task = self._running[node.id] = _Running(node, vote)
-        heapq.heappush(self._dues, (self._due(node), node.id))
-        yield self._record(now, EventKind.TASK_STARTED, task, role=spec.role, replicas=spec.replicas)
-        yield from self._dispatch(task, list(range(spec.replicas)), now)
+    def _launch(self, node: TaskNode) -> None:
+        task = self._running[node.id] = RunningTask.of(node, self._progress.upstream(node), self._now_s)
+        self._agenda.begin(node.id, self._due_s(node))
+        self._record(EventKind.TASK_STARTED, node.id, {"role": node.task.role, "replicas": node.task.replicas})
+        self._queue.extend((task, replica) for replica in range(node.task.replicas))
 
-    def _dispatch(self, task: _Running, replicas: list[int], now: float) -> Iterator[Instruction]:
-        spec = task.node.task
-        left_s = max(self._due(task.node) - now, 0.001)
-        timeout_s = min(spec.attempt_timeout_s or spec.deadline_s / 4, left_s)
-        fanned_over = self._fanned_over.get(task.node.id)  # it has its item, and need not carry all the others'
-        upstream = {n: self._settled[n] for n in task.node.after if n in self._settled and n != fanned_over}
-        attempts = []
-        for replica in replicas:
-            task.tries[replica] = number = task.tries.get(replica, 0) + 1
-            attempt_id = f"{self.mission_id}/{task.node.id}/{replica}/{number}"
-            task.open[attempt_id] = replica
-            self._task_of[attempt_id] = task.node.id
-            attempts.append(
-                Attempt(
-                    attempt_id, self.mission_id, task.node.id, replica, number, spec, timeout_s, upstream,
-                    frozenset(task.barred),
-                )
-            )  # fmt: skip
-        self._attempts += len(attempts)
-        if task.tries[replicas[0]] > 1:
-            yield self._record(now, EventKind.ATTEMPT_STARTED, task, replicas=list(replicas), again=True)
-        yield Dispatch(tuple(attempts))
+    def _try_next(self) -> bool:
+        """Send out the replica that has waited longest, or fail it if no money can come; False: it has to wait on."""
+        task, replica = self._queue[0]
+        attempt_id = task.next_id(self.mission_id, replica)
+        funded = True
+        if replica in task.waiting and self._purse.limited:
+            ask = self._purse.share(self._unsent, task.node.task.spend)
+            funded = self._purse.reserve(attempt_id, ask)
+            if not funded and self._purse.could(ask):
+                return False
+        self._queue.popleft()
+        if replica in task.waiting:  # or else its task has been decided
+            task.waiting.discard(replica)
+            self._unsent -= 1
+            if funded:
+                self._begin(task, replica, attempt_id)
+            else:
+                broke = Report("", self.mission_id, failure=FailureKind.NO_BUDGET, detail=NO_MONEY)
+                self._failed(task, replica, broke)
+        return True
 
-    def _end(self, now: float, *, error: Fault | None = None, expired: bool = False) -> Iterator[Instruction]:
+    def _begin(self, task: RunningTask, replica: int, attempt_id: str) -> None:
+        task.begin(attempt_id, replica)
+        self._open[attempt_id] = task
+        self._attempts += 1
+        self._sending.append(self._attempt(task, attempt_id, self._now_s))
+        if task.tries[replica] > 1 or self._now_s > task.started_at_s:
+            self._record(EventKind.ATTEMPT_STARTED, task.node.id, {"replica": replica, "try": task.tries[replica]})
+
+    def _attempt(self, task: RunningTask, attempt_id: str, now_s: float) -> Attempt:
+        spend = self._purse.grant(attempt_id) if self._purse.limited else task.node.task.spend or NO_LIMIT
+        return task.attempt(self.mission_id, attempt_id, self._due_s(task.node) - now_s, spend)
+
+    def _end(self, *, fault: Fault | None = None, expired: bool = False, cancelled: str | None = None) -> None:
         for task in list(self._running.values()):
-            yield from self._settle(task, task.vote.close(), now, expired=expired)
-        self._ended = True
-        result = self._result(now, error, expired=expired)
-        summary = result.model_dump(mode="json", include={"state", "explanation", "error", "elapsed_s", "attempts"})
-        yield self._record(now, EventKind.MISSION_ENDED, **summary)
-        yield Finish(result)
-
-    def _result(self, now: float, error: Fault | None, *, expired: bool) -> TaskResult:
-        output = self._settled.get(self._graph.output)
-        decision = output.decision if output else None
-        if error:
-            state, why = MissionState.FAILED, error.message
-        elif expired:
-            state, why = MissionState.EXPIRED, f"the deadline of {self._deadline_s:g} s passed; {self._why_not()}"
-        elif self._unheard:
-            names = ", ".join(self._unheard[:5]) + (f" and {len(self._unheard) - 5} more" * (len(self._unheard) > 5))
-            state, why = MissionState.EXPIRED, f"time was up before all had replied to {names}; {self._why_not()}"
-        elif output and (partial := _undecided(output)):
-            state, why = MissionState.UNDECIDED, partial
-        elif decision and decision.agreed:
-            state, why = MissionState.ANSWERED, decision.explanation
-        else:
-            state, why = MissionState.UNDECIDED, self._why_not()
-        return TaskResult(
-            mission_id=self.mission_id,
-            state=state,
-            value=decision.value if decision else None,
-            confidence=output.confidence if output else 0.0,
-            decision=decision,
-            replies=output.votes if output else (),
-            supporters=output.supporters if output else (),
-            explanation=why,
-            error=error.as_dict() if error else None,
-            elapsed_s=now - self._started_at,
-            cost_usd=self._cost_usd,
+            self._close(task, expired=expired)
+        self.ended = True
+        result = verdict(
+            self.mission_id,
+            self._progress.output,
+            self._progress.settled,
+            End(fault, cancelled, self._deadline_s if expired else None, self._unheard),
+            elapsed_s=round(self._now_s - self._started_s, 6),
+            spent=known(Spend, usd=self._usd, tokens=self._tokens, calls=self._calls, seconds=self._seconds),
             attempts=self._attempts,
         )
+        self._record(EventKind.MISSION_ENDED, "", facts.ended(result))
+        self._steps.append(Finish(result))
 
-    def _why_not(self) -> str:
-        """The first tasks that were not agreed, and what their voters said."""
-        reasons = []
-        for name, settled in self._settled.items():
-            if settled.decision.outcome is not Outcome.AGREED:
-                failures = sorted({f"{v.failure}: {v.detail}" for v in settled.votes if v.failure})[:3]
-                reasons.append(f"{name}: {settled.decision.explanation}" + "".join(f"; {f}" for f in failures))
-        return " | ".join(reasons[:5]) or "every task was decided"
+    def _due_s(self, node: TaskNode) -> float:
+        return self._base_s + min(node.task.deadline_s, self._deadline_s)
 
-    def _due(self, node: TaskNode) -> float:
-        return self._started_at + min(node.task.deadline_s, self._deadline_s)
-
-    def _vote(self, replica: int, report: Report) -> Vote:
-        return Vote(
-            voter=f"replica-{replica}",
-            agent=report.agent,
-            policy=report.policy,
-            reply=report.reply if report.failure is None else None,
-            failure=report.failure,
-            detail=report.detail,
-            elapsed_s=report.elapsed_s,
-            cost_usd=report.cost_usd,
-        )
-
-    def _record(self, now: float, kind: EventKind, task: _Running | str = "", **data: JsonValue) -> Record:
+    def _record(self, kind: EventKind, task_id: str, data: facts.Data) -> None:
         self._seq += 1
-        task_id = task.node.id if isinstance(task, _Running) else task
-        at_s = now + self._wall_offset
-        return Record(
-            Event(mission_id=self.mission_id, seq=self._seq, kind=kind, at_s=at_s, task_id=task_id, data=dict(data))
+        event = known(
+            Event,
+            mission_id=self.mission_id,
+            seq=self._seq,
+            kind=kind,
+            at_s=self._now_s,
+            task_id=task_id,
+            swarm=self._swarm,
+            data=data,
         )
-
-
-def _undecided(output: Settled) -> str:
-    """Why the output's value is only a partial answer, in the words of the first supporter that says so."""
-    told = (v.reply.undecided for v in output.votes if v.reply and v.voter in output.supporters)
-    return next((why for why in told if why), "")
-
-
-def _facts(vote: Vote) -> dict[str, JsonValue]:
-    facts: dict[str, JsonValue] = vote.model_dump(mode="json", exclude={"failure", "detail"})
-    return facts
-
-
-def _supporters(vote: ConsensusEngine, decision: Decision) -> tuple[str, ...]:
-    """The voters whose reply is the decision's, or for `weighted` names it."""
-    if not decision.agreed:
-        return ()
-    return next((candidate.voters for candidate in vote.candidates if candidate.value == decision.value), ())
-
-
-def _confidence(decision: Decision, votes: tuple[Vote, ...], supporters: tuple[str, ...]) -> float:
-    """How sure the swarm is of the decision's value: the mean over the voters that were heard, failures among them."""
-    if not decision.agreed or not votes:
-        return 0.0
-    if decision.method is Consensus.WEIGHTED:
-        return round(min(1.0, decision.support * decision.electorate / len(votes)), 6)
-    return round(sum(v.reply.confidence for v in votes if v.reply and v.voter in supporters) / len(votes), 6)
+        self._steps.append(Record(event))

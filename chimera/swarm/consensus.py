@@ -33,7 +33,6 @@ Otherwise it waits for all votes: sound always, not always soonest.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -42,9 +41,11 @@ from pydantic import JsonValue
 from chimera.core.errors import InputError, SwarmError
 from chimera.core.types import Consensus, Decision, Equality, EqualityKind, Outcome, Reply, Vote
 from chimera.swarm.equality import anchors, canonical, key, number
+from chimera.swarm.known import known
 
 DEFAULT_THRESHOLD = 0.51
 _MILLION = 1_000_000
+_NONE = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,13 @@ class ConsensusEngine:
         self._method = method
         self._electorate = electorate
         self._equality = equality
-        self._tolerance = Fraction(repr(equality.tolerance))
+        self._tolerance = Fraction(repr(equality.tolerance)) if equality.tolerance else _NONE
         self._early_stop = early_stop
         self._unit = _MILLION if method is Consensus.WEIGHTED else 1
         self._need = _needed(method, electorate, threshold)
         self._ballots: dict[str, dict[str, int]] = {}
-        self._failures: Counter[str] = Counter()
+        self._forms: dict[tuple[type, str | int | None], tuple[JsonValue, str]] = {}
+        self._failures: dict[str, int] = {}
         self._values: dict[str, JsonValue] = {}
         self._numbers: dict[str, Fraction] = {}
         self._weights: dict[str, int] = {}
@@ -91,6 +93,12 @@ class ConsensusEngine:
         self._lead = 0
         self._runner_up = 0
         self._decision: Decision | None = None
+        self._supporters: tuple[str, ...] = ()
+
+    @property
+    def supporters(self) -> tuple[str, ...]:
+        """The voters, sorted, whose reply was the decision's value when it was made, or for `weighted` named it."""
+        return self._supporters
 
     @property
     def decision(self) -> Decision | None:
@@ -119,10 +127,10 @@ class ConsensusEngine:
             raise SwarmError(f"{vote.voter} votes, but all {self._electorate} voters have voted")
         entries = self._entries(vote.reply) if vote.reply is not None else []
         if vote.failure is not None:
-            self._failures[vote.failure.value] += 1
+            self._failures[vote.failure.value] = self._failures.get(vote.failure.value, 0) + 1
         ballot = self._ballots[vote.voter] = {}
-        for form, score in entries:
-            self._score(ballot, form, score)
+        for form, name, score in entries:
+            self._score(ballot, form, name, score)
         if self._decision is not None:
             return None
         remaining = self._electorate - len(self._ballots)
@@ -138,16 +146,26 @@ class ConsensusEngine:
             self._decision = self._decide()
         return self._decision
 
-    def _entries(self, reply: Reply) -> list[tuple[JsonValue, int]]:
-        """What a reply gives its voter's score to, in canonical form. Raises ReplyError before anything is counted."""
+    def _entries(self, reply: Reply) -> list[tuple[JsonValue, str, int]]:
+        """What a reply gives its voter's score to, as canonical form and key. Raises ReplyError; nothing is counted."""
         if self._method is not Consensus.WEIGHTED:
-            return [(canonical(reply.value, self._equality), 1)]
+            return [(*self._form(reply.value), 1)]
         named = [(reply.value, reply.confidence), *((other.value, other.confidence) for other in reply.alternatives)]
-        return [(canonical(value, self._equality), round(confidence * _MILLION)) for value, confidence in named]
+        return [(*self._form(value), round(confidence * _MILLION)) for value, confidence in named]
 
-    def _score(self, ballot: dict[str, int], form: JsonValue, score: int) -> None:
+    def _form(self, value: JsonValue) -> tuple[JsonValue, str]:
+        """The canonical form of `value` and its key. Most voters say the same, and mostly a word or a whole number."""
+        if value is not None and not isinstance(value, str | int):
+            form = canonical(value, self._equality)
+            return form, key(form)
+        said = (type(value), value)
+        if said not in self._forms:
+            form = canonical(value, self._equality)
+            self._forms[said] = form, key(form)
+        return self._forms[said]
+
+    def _score(self, ballot: dict[str, int], form: JsonValue, name: str, score: int) -> None:
         """Enter a score on a ballot, where a value's largest counts, and keep the two heaviest weights up to date."""
-        name = key(form)
         if name not in self._values:
             self._values[name] = form
             if self._equality.kind is EqualityKind.NUMERIC:
@@ -216,13 +234,16 @@ class ConsensusEngine:
             outcome = Outcome.TIE
         else:
             outcome = Outcome.NO_QUORUM
-        return Decision(
+        if outcome is Outcome.AGREED:
+            self._supporters = tuple(sorted(groups[0][2]))
+        return known(
+            Decision,
             outcome=outcome,
             method=self._method,
             value=self._values[groups[0][0]] if outcome is Outcome.AGREED else None,
             support=lead / (self._electorate * self._unit),
             electorate=self._electorate,
-            counted=len(self._ballots) - self._failures.total(),
+            counted=len(self._ballots) - sum(self._failures.values()),
             explanation=self._explain(outcome, weights),
         )
 
@@ -243,7 +264,7 @@ class ConsensusEngine:
         if self._failures:
             counts = sorted(self._failures.items())
             kinds = ", ".join(f"{kind} ({times})" if len(counts) > 1 < times else kind for kind, times in counts)
-            said += f"; {_count(self._failures.total(), 'voter')} failed: {kinds}"
+            said += f"; {_count(sum(self._failures.values()), 'voter')} failed: {kinds}"
         if remaining := self._electorate - len(self._ballots):
             said += f"; {_count(remaining, 'voter')} not heard"
         return said

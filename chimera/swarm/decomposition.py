@@ -100,6 +100,7 @@ def _task(mission: Mission, **changes: object) -> Task:
         "deadline_s": limits.deadline_s,
         "attempt_timeout_s": limits.attempt_timeout_s,
         "max_attempts": limits.max_attempts,
+        "priority": limits.priority,
     }
     return Task.model_validate({**fields, **changes})
 

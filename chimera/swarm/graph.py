@@ -102,6 +102,8 @@ def check_nodes(nodes: tuple[TaskNode, ...]) -> None:
         raise GraphError(f"two tasks are called {_repeated([node.id for node in nodes])!r}", "duplicate")
     for node in nodes:
         _check_node(node, by_id)
+    if not edges:
+        return
     try:
         TopologicalSorter({node.id: node.after for node in nodes}).prepare()
     except CycleError as error:

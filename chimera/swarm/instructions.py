@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chimera.core.events import Event
 from chimera.core.types import TaskResult
-from chimera.swarm.attempt import Attempt, Report
+from chimera.swarm.attempt import Appraisal, Attempt, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,21 @@ class Tick:
     """Time passed. Sent at the moment that the last `WakeAt` named, or later."""
 
 
-Happening = Started | Reported | Tick
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody who may do so cancelled the mission, and said why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Another swarm has taken the mission over: its time begins anew, and what was in progress is done again."""
+
+    swarm: str
+
+
+Happening = Started | Reported | Tick | Cancelled | Resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,13 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Appraise:
+    """Let these agents' reputations know."""
+
+    appraisals: tuple[Appraisal, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WakeAt:
     """Send a Tick when the clock (the one of `now`) reaches `at_s`."""
 
@@ -64,4 +85,4 @@ class Finish:
     result: TaskResult
 
 
-Instruction = Record | Dispatch | Cancel | WakeAt | Finish
+Instruction = Record | Dispatch | Cancel | Appraise | WakeAt | Finish

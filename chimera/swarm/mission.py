@@ -9,11 +9,13 @@ from pydantic import Field, JsonValue, model_validator
 from chimera.core.types import (
     MAX_REPLICAS,
     AgentSpec,
+    Budget,
     Consensus,
     Equality,
     Frozen,
     Isolation,
     Name,
+    Priority,
     Seconds,
 )
 
@@ -29,11 +31,14 @@ Attempts = Annotated[int, Field(ge=1, le=10)]
 
 
 class Limits(Frozen):
-    """How long a mission may take, in seconds, and how often a replica's attempt is made again."""
+    """How long a mission may take, in seconds, how often a replica's attempt is made again, how urgent the mission is
+    (0 to 9), and the most that it may spend."""
 
     deadline_s: Seconds = 60.0
     attempt_timeout_s: Seconds | None = None
     max_attempts: Attempts = 3
+    priority: Priority = 4
+    budget: Budget | None = None
 
 
 class Spawn(Frozen):
@@ -44,10 +49,13 @@ class Spawn(Frozen):
     count: int = Field(default=1, ge=1, le=MAX_AGENTS)
     isolation: Isolation = Isolation.PACKED
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    skills: tuple[Name, ...] = Field(default=(), max_length=32)
 
     def specs(self) -> list[AgentSpec]:
         """One spec for each agent."""
-        spec = AgentSpec(role=self.role, policy=self.policy, isolation=self.isolation, options=self.options)
+        spec = AgentSpec(
+            role=self.role, policy=self.policy, isolation=self.isolation, options=self.options, skills=self.skills
+        )
         return [spec] * self.count
 
 
@@ -70,6 +78,8 @@ class TaskDraft(Frozen):
     max_attempts: Attempts | None = None
     early_stop: bool = True
     different_policies: bool = False
+    skill: Name | None = None
+    spend: Budget | None = None
 
 
 class Mission(Frozen):

@@ -8,29 +8,69 @@ import inspect
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import cloudpickle
 from pydantic import JsonValue, ValidationError
 
 from chimera.core.config import Settings
-from chimera.core.errors import PolicyError, ReplyError
+from chimera.core.errors import BudgetExceeded, PolicyError, ReplyError
 from chimera.core.hashing import canonical_json, digest
 from chimera.core.rng import rng
-from chimera.core.types import AgentSpec, Isolation, Reply
-from chimera.swarm.attempt import Attempt, Settled
+from chimera.core.types import AgentSpec, Budget, Isolation, Reply, Spend
+from chimera.swarm.attempt import Attempt, Settled, Work
 
 Policy = Callable[..., Any]
 
-MAX_POLICY_BYTES = 8_000_000
+MAX_POLICY_BYTES = 2_900_000
 
 
-@dataclass(frozen=True, slots=True)
+class Meter:
+    """What one attempt has spent, and may spend: what it was granted is never passed."""
+
+    def __init__(self, grant: Budget) -> None:
+        self.grant = grant
+        self._usd, self._tokens, self._calls = 0.0, 0, 0
+
+    def spend(self, *, usd: float = 0.0, tokens: int = 0, calls: int = 0) -> None:
+        """Count this in before it is spent. Raises BudgetExceeded, and has then counted nothing."""
+        if min(usd, tokens, calls) < 0:
+            raise ValueError("what is spent is not negative")
+        after = {"usd": self._usd + usd, "tokens": self._tokens + tokens, "calls": self._calls + calls}
+        for name, amount in after.items():
+            limit = getattr(self.grant, name)
+            if limit is not None and amount > limit * (1 + 1e-12):
+                raise BudgetExceeded(f"{amount:g} {name} would be spent; {limit:g} are reserved for this attempt")
+        self._usd, self._tokens, self._calls = after["usd"], int(after["tokens"]), int(after["calls"])
+
+    def total(self, seconds: float) -> Spend:
+        """All that was spent, in `seconds`."""
+        if not (self._usd or self._tokens or self._calls):
+            return Spend.model_construct(usd=0.0, tokens=0, calls=0, seconds=seconds)
+        return Spend(usd=self._usd, tokens=self._tokens, calls=self._calls, seconds=seconds)
+
+
+class Memory(Protocol):
+    """What an agent remembers between its tasks. It is the agent's own, and survives its cell."""
+
+    async def get(self, name: str) -> JsonValue:
+        """The value under `name`, or None."""
+        ...
+
+    async def put(self, name: str, value: JsonValue) -> None:
+        """Keep `value` under `name`. Raises StorageError when it cannot be kept."""
+        ...
+
+
+@dataclass(frozen=True)
 class Context:
     """What a policy is told besides its task.
 
     `upstream` holds the decided tasks that this one depends on, by id. `idempotency_key` is the same for every try of
-    this piece of work. `timeout_s` is how long the attempt may run. `rng` is seeded by the work, not by chance.
+    this piece of work: hand it to whatever has side effects. `timeout_s` is how long the attempt may run. `spend`
+    counts what is about to be spent, and raises BudgetExceeded rather than let the budget be passed. `memory` is the
+    agent's own. `rng` is seeded by the work, not by chance.
     """
 
     agent_id: str
@@ -43,10 +83,15 @@ class Context:
     idempotency_key: str
     upstream: Mapping[str, Settled]
     settings: Settings
-    rng: random.Random
+    memory: Memory
+    budget: Budget
+    spend: Callable[..., None]
+    goal: str = ""
 
     @classmethod
-    def of(cls, attempt: Attempt, *, agent_id: str, role: str, settings: Settings) -> Context:
+    def of(
+        cls, attempt: Attempt, work: Work, *, agent_id: str, role: str, settings: Settings, memory: Memory, meter: Meter
+    ) -> Context:
         return cls(
             agent_id=agent_id,
             role=role,
@@ -56,13 +101,21 @@ class Context:
             attempt=attempt.number,
             timeout_s=attempt.timeout_s,
             idempotency_key=attempt.idempotency_key,
-            upstream=attempt.upstream,
+            upstream=work.upstream,
             settings=settings,
-            rng=rng(attempt.task.goal, attempt.task_id, attempt.replica),
+            memory=memory,
+            budget=meter.grant,
+            spend=meter.spend,
+            goal=work.task.goal,
         )
 
+    @cached_property
+    def rng(self) -> random.Random:
+        """A generator of this work's own."""
+        return rng(self.goal, self.task_id, self.replica)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Seat:
     """An agent as it travels: its policy by name, or pickled by the process that wrote it and opened only in a cell."""
 
@@ -72,6 +125,7 @@ class Seat:
     isolation: Isolation
     options: Mapping[str, JsonValue]
     pickled: bytes = b""
+    skills: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: AgentSpec, *, agent_id: str = "") -> Seat:
@@ -89,14 +143,18 @@ class Seat:
                 ) from error
             if len(pickled) > MAX_POLICY_BYTES:
                 raise PolicyError(f"policy {name} is {len(pickled)} bytes pickled; the limit is {MAX_POLICY_BYTES}")
-        return cls(agent_id, spec.role, name, spec.isolation, dict(spec.options), pickled)
+        return cls(agent_id, spec.role, name, spec.isolation, dict(spec.options), pickled, spec.skills)
+
+    def named(self, agent_id: str) -> Seat:
+        """This seat for the agent of that id; the pickled policy is shared."""
+        return Seat(agent_id, self.role, self.policy, self.isolation, self.options, self.pickled, self.skills)
 
     @property
     def label(self) -> str:
         """The policy's short name, as votes and the dashboard show it."""
         return self.policy.rpartition(":")[2]
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """What tells this policy from others: two of the same label are the same only if this is equal."""
         if not self.pickled and not self.options:
@@ -138,17 +196,18 @@ def _resolve(name: str) -> Any:
     return target
 
 
-def check_reply(returned: Any, *, max_bytes: int) -> Reply:
-    """What a policy returned, as a Reply. Raises ReplyError when it is nothing, not JSON, or too large."""
+def check_reply(returned: Any, *, max_bytes: int) -> tuple[Reply, bytes]:
+    """What a policy returned, as a Reply and its JSON. Raises ReplyError when it is nothing, no JSON, or too large."""
     if returned is None:
         raise ReplyError("the policy returned nothing; return a JSON value or a Reply")
     try:
         reply = returned if isinstance(returned, Reply) else Reply(value=returned)
-        encoded = canonical_json(reply.model_dump(mode="json", warnings="error")).encode()
+        told = reply.model_dump(mode="json", warnings="error", exclude_defaults=True)
+        encoded = canonical_json({"value": None, **told}).encode()
         if len(encoded) > max_bytes:
             raise ReplyError(f"the reply is {len(encoded)} bytes; the limit is {max_bytes} (CHIMERA_MAX_REPLY_BYTES)")
         # Made anew: what a policy hands over may have passed by its own checks, or bring methods of its own.
-        return Reply.model_validate_json(encoded)
+        return Reply.model_validate_json(encoded), encoded
     except ReplyError:
         raise
     except ValidationError as error:

@@ -1,26 +1,34 @@
 """Who does what next: the agents of one manager's shard, their cells, and the attempts that wait for them.
 
 Pure: every method returns the assignments to send and the reports to pass up. An agent works on one attempt at a
-time; what finds no free agent waits here, in order, within `max_waiting`. What nobody could ever take is refused, also
-when it becomes so while it waits. A step costs about what it assigns, not the number of agents.
+time; who of the free ones is asked goes by reputation (`swarm.reputation`). What finds no free agent waits here within
+`max_waiting`, by priority and then in order (`swarm.lanes`). What nobody could ever take is refused, also when it
+becomes so while it waits. A cell holds one suspect at a time: of those that lost a host together each runs apart from
+the others, so that the one that kills its host is found and the rest are not lost with it again.
+
+A step costs about what it assigns, not the number of agents or of waiting attempts. One that places suspects, drains,
+moves or removes costs the agents concerned.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from chimera.core.types import FailureKind
-from chimera.swarm.attempt import Attempt, Report
+from chimera.swarm.attempt import Appraisal, Attempt, Report
+from chimera.swarm.lanes import Agent, Cell, Lane, Lanes, Pool, TaskRecord, Waiting
+from chimera.swarm.reputation import TRIES, Belief, Standing, beliefs_of, choose, least_done, standing, summary
 
-MAX_TASKS_REMEMBERED = 100_000
-"""Tasks whose voters are remembered; far more than can be in progress."""
+MAX_TASKS_REMEMBERED = 20_000
+"""Ended tasks whose voters are remembered: more than end while a dispatch is on its way here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """Send `attempt` to `agent_id`, which lives in `cell`."""
 
     cell: str
@@ -36,53 +44,28 @@ class Step:
     reports: list[Report] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Agent:
-    agent_id: str
-    role: str
-    policy: str
-    label: str
-    cell: str
-    done: int = 0
-    attempt: Attempt | None = None
-
-
-@dataclass(slots=True)
-class _Group:
-    """The agents of one role and policy. `free` is a heap by work done; stale entries are dropped when met."""
-
-    agents: list[_Agent] = field(default_factory=list)
-    free: list[tuple[int, str]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Task:
-    """Who has which replica of a task, who may have none any more, and which of its attempts wait."""
-
-    holders: dict[int, str] = field(default_factory=dict)
-    barred: set[str] = field(default_factory=set)
-    waiting: dict[str, Attempt] = field(default_factory=dict)
-
-    def excludes(self, agent_id: str, replica: int) -> bool:
-        return agent_id in self.barred or any(
-            holder == agent_id and held != replica for held, holder in self.holders.items()
-        )
-
-
 class Roster:
-    """The agents of one shard. Times are the brain's business; places and queues are this one's."""
+    """The agents of one shard. `now` is in seconds, from one clock, for reputations alone; it never runs backwards.
 
-    def __init__(self, *, max_waiting: int = 100_000) -> None:
+    `routing` by `least_loaded` asks, of two free agents drawn at random, the one that has done less.
+    """
+
+    def __init__(
+        self,
+        *,
+        rng: random.Random,
+        max_waiting: int = 100_000,
+        routing: Literal["reputation", "least_loaded"] = "reputation",
+    ) -> None:
+        self._rng = rng
         self._max_waiting = max_waiting
-        self._agents: dict[str, _Agent] = {}
-        self._cells: dict[str, dict[str, _Agent]] = {}
-        self._groups: dict[str, dict[str, _Group]] = {}
-        self._tasks: OrderedDict[str, _Task] = OrderedDict()
-        self._lanes: dict[tuple[str, str], deque[tuple[int, Attempt]]] = {}
-        self._waiting: dict[str, Attempt] = {}
-        self._arrived = 0
-        self._up: set[str] = set()
-        self._busy: dict[str, _Agent] = {}
+        self._by_reputation = routing == "reputation"
+        self._now = 0.0
+        self._agents: dict[str, Agent] = {}
+        self._cells: dict[str, Cell] = {}
+        self._lanes = Lanes()
+        self._tasks: OrderedDict[str, TaskRecord] = OrderedDict()
+        self._busy: dict[str, Agent] = {}
 
     def __len__(self) -> int:
         return len(self._agents)
@@ -90,190 +73,312 @@ class Roster:
     @property
     def waiting(self) -> int:
         """Attempts that no agent has yet."""
-        return len(self._waiting)
+        return len(self._lanes.waiting)
 
     @property
     def busy(self) -> int:
         """Attempts that an agent has."""
         return len(self._busy)
 
-    def add(self, agent_id: str, *, role: str, policy: str, cell: str, label: str = "") -> Step:
-        """A new agent. It may take waiting work at once. `policy` tells policies apart, `label` is for people."""
-        agent = self._agents[agent_id] = _Agent(agent_id, role, policy, label or policy, cell)
-        self._cells.setdefault(cell, {})[agent_id] = agent
-        groups = self._groups.setdefault(role, {})
-        if policy not in groups:
-            groups[policy] = _Group()
-            self._groups[role] = dict(sorted(groups.items()))
-        self._groups[role][policy].agents.append(agent)
-        return self._fill(agent)
+    def add(
+        self, agent_id: str, *, role: str, policy: str, cell: str, label: str = "", skills: Iterable[str] = ()
+    ) -> Step:
+        """A new agent. It may take waiting work at once. `policy` tells policies apart, `label` is for people.
+
+        Raises ValueError when the agent is here already.
+        """
+        if agent_id in self._agents:
+            raise ValueError(f"agent {agent_id!r} is here already: remove it first, or name the new one otherwise")
+        kind = self._lanes.join(role, policy, frozenset(skills))
+        agent = self._agents[agent_id] = Agent(agent_id, label or policy, kind, self._cell(cell))
+        agent.cell.agents[agent_id] = kind.agents[agent_id] = agent
+        step = Step()
+        self._fill(step, agent)
+        return step
+
+    def remove(self, agent_ids: Iterable[str]) -> Step:
+        """These agents are gone for good: what they had in hand is lost, and what waited for them alone is refused."""
+        step = Step()
+        lanes: dict[Lane, None] = {}
+        for agent_id in agent_ids:
+            if agent := self._agents.pop(agent_id, None):
+                if agent.attempt:
+                    step.reports.append(_report(agent.attempt, FailureKind.LOST, f"{agent_id} was removed", agent))
+                    self._end(agent)
+                self._leave_cell(agent)
+                lanes |= dict.fromkeys(self._lanes.quit(agent))
+        for lane in lanes:
+            self._refuse_stranded(step, lane.entries())
+        self._place_suspects(step)
+        return step
 
     def cell_up(self, cell: str) -> Step:
-        """The cell hosts its agents (again)."""
+        """The cell hosts its agents (again), and takes work."""
         step = Step()
-        if cell not in self._up:
-            self._up.add(cell)
-            for agent in self._cells.get(cell, {}).values():
-                self._join(step, self._fill(agent))
+        home = self._cell(cell)
+        if not home.serves:
+            home.up, home.draining = True, False
+            for agent in home.agents.values():
+                self._fill(step, agent)
         return step
 
     def cell_down(self, cell: str, why: str) -> Step:
         """The cell's process is gone: what it had in hand is lost and reported so."""
-        self._up.discard(cell)
         step = Step()
-        for agent in self._cells.get(cell, {}).values():
-            if attempt := agent.attempt:
-                del self._busy[attempt.id]
-                agent.attempt = None
-                step.reports.append(_report(attempt, FailureKind.LOST, why, agent))
+        home = self._cell(cell)
+        home.up = False
+        for agent in home.agents.values():
+            self._close(agent)
+            if agent.attempt:
+                step.reports.append(_report(agent.attempt, FailureKind.LOST, why, agent))
+                self._end(agent)
+        self._drop_empty(home)
         return step
 
-    def submit(self, attempts: Iterable[Attempt]) -> Step:
-        """Assign what can be assigned, let the rest wait, refuse what no agent here could ever take."""
+    def drain(self, cell: str) -> None:
+        """No new work goes to this cell until `cell_up`. What it has in hand goes on."""
+        if home := self._cells.get(cell):
+            home.draining = True
+            for agent in home.agents.values():
+                self._close(agent)
+
+    def move(self, agent_id: str, cell: str) -> Step:
+        """An idle agent lives in `cell` from now on. Raises ValueError when it is unknown or busy."""
+        agent = self._agents.get(agent_id)
+        if agent is None or agent.attempt is not None:
+            raise ValueError(f"agent {agent_id!r} is {'busy' if agent else 'unknown'}: only an idle agent can be moved")
+        self._close(agent)
+        self._leave_cell(agent)
+        agent.cell = self._cell(cell)
+        agent.cell.agents[agent_id] = agent
         step = Step()
+        self._fill(step, agent)
+        return step
+
+    def agents_in(self, cell: str) -> list[str]:
+        """Ids of the agents that live there."""
+        return list(self._cells[cell].agents) if cell in self._cells else []
+
+    def idle_in(self, cell: str) -> list[str]:
+        """Ids of those that have nothing in hand."""
+        return [agent_id for agent_id in self.agents_in(cell) if self._agents[agent_id].attempt is None]
+
+    def busy_in(self, cell: str) -> int:
+        """How many have an attempt in hand."""
+        return len(self.agents_in(cell)) - len(self.idle_in(cell))
+
+    def submit(self, attempts: Iterable[Attempt], now: float = 0.0) -> Step:
+        """Assign what can be assigned, let the rest wait, refuse what no agent here could ever take.
+
+        An attempt that waits or is in hand already is ignored: dispatches may come twice.
+        """
+        self._now = max(self._now, now)
+        step = Step()
+        suspects = False
         for attempt in attempts:
+            if attempt.id in self._busy or attempt.id in self._lanes.waiting:
+                continue
             task = self._task(attempt)
-            task.barred |= attempt.barred
-            agent = self._free_agent(attempt, task)
+            if attempt.barred:
+                task.barred |= attempt.barred
+            lane = self._lanes.lane((attempt.role, attempt.policy, attempt.skill))
+            agent = self._pick(attempt, task, lane.free) if lane and lane.free and not attempt.suspect else None
             if agent is not None:
-                step.assignments.append(self._assign(agent, attempt, task))
-            elif not self._somebody_could(attempt, task):
+                self._assign(step, agent, attempt, task)
+            elif lane is None or not self._somebody_could(attempt, task, lane):
                 step.reports.append(_report(attempt, FailureKind.NO_AGENT, self._why_none(attempt)))
-            elif len(self._waiting) >= self._max_waiting:
+            elif len(self._lanes.waiting) >= self._max_waiting:
                 why = f"{self._max_waiting} attempts are waiting already"
                 step.reports.append(_report(attempt, FailureKind.NO_AGENT, why))
             else:
-                self._wait(attempt, task)
-            step.reports += self._stranded(task)
+                self._lanes.wait(attempt, task, lane)
+                suspects = suspects or attempt.suspect
+            if attempt.barred:
+                self._refuse_stranded(step, task.waiting.values())
+        if suspects:
+            self._place_suspects(step)
         return step
 
-    def done(self, attempt_id: str) -> Step:
+    def done(self, attempt_id: str, now: float = 0.0) -> Step:
         """The agent that had this attempt is free again."""
-        agent = self._busy.pop(attempt_id, None)
-        if agent is None:
-            return Step()
-        agent.attempt = None
-        agent.done += 1
-        return self._fill(agent)
+        self._now = max(self._now, now)
+        step = Step()
+        agent = self._busy.get(attempt_id)
+        if agent is not None:
+            agent.done += 1
+            was_suspect = agent.cell.suspect
+            self._end(agent)
+            self._fill(step, agent)
+            if was_suspect and not agent.cell.suspect:
+                self._place_suspects(step)
+        return step
 
     def cancel(self, attempt_ids: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Forget waiting attempts; yield `(cell, attempt_id)` of those in hand, which their cells must stop."""
         for attempt_id in attempt_ids:
             if agent := self._busy.get(attempt_id):
-                yield agent.cell, attempt_id
-            elif attempt := self._waiting.get(attempt_id):
-                self._leave(attempt)
+                yield agent.cell.name, attempt_id
+            elif entry := self._lanes.waiting.get(attempt_id):
+                self._lanes.leave(entry)
 
-    def _task(self, attempt: Attempt) -> _Task:
-        key = f"{attempt.mission_id}/{attempt.task_id}"
+    def appraise(self, appraisals: Iterable[Appraisal], now: float) -> None:
+        """Learn what agents' work was worth. Agents that are not here and skills that they lack are ignored."""
+        self._now = max(self._now, now)
+        for appraisal in appraisals:
+            agent = self._agents.get(appraisal.agent)
+            if agent and (not appraisal.skill or appraisal.skill in agent.kind.skills):
+                agent.beliefs.setdefault(appraisal.skill, Belief(at=self._now)).appraise(appraisal.good, self._now)
+
+    def counts(self) -> dict[str, tuple[int, int, int]]:
+        """Role -> how many agents there are, how many of them are busy, and how many attempts wait for one."""
+        agents = Counter(agent.kind.role for agent in self._agents.values())
+        busy = Counter(agent.kind.role for agent in self._busy.values())
+        waiting = Counter(entry.attempt.role for entry in self._lanes.waiting.values())
+        return {role: (agents[role], busy[role], waiting[role]) for role in sorted(agents)}
+
+    def reputations(self, limit: int) -> list[tuple[str, str, float, float, int]]:
+        """`(agent_id, role, mean, trials, done)` over all skills, of the `limit` agents with the lowest means."""
+
+        def row(agent: Agent) -> tuple[str, str, float, float, int]:
+            mean, trials = summary(agent.beliefs.values(), self._now)
+            return agent.agent_id, agent.kind.role, mean, trials, agent.done
+
+        return heapq.nsmallest(limit, map(row, self._agents.values()), key=lambda row: (row[2], row[0]))
+
+    def standing(self) -> dict[str, Standing]:
+        """What is known of each agent that was ever appraised, as plain data for `restore`."""
+        return {agent.agent_id: standing(agent.beliefs) for agent in self._agents.values() if agent.beliefs}
+
+    def restore(self, stood: Mapping[str, Standing]) -> None:
+        """Believe of these agents what `standing` said, once they are added; others are ignored."""
+        for agent_id, skills in stood.items():
+            if agent := self._agents.get(agent_id):
+                agent.beliefs = beliefs_of(skills)
+
+    def _cell(self, name: str) -> Cell:
+        return self._cells.setdefault(name, Cell(name))
+
+    def _leave_cell(self, agent: Agent) -> None:
+        del agent.cell.agents[agent.agent_id]
+        self._drop_empty(agent.cell)
+
+    def _drop_empty(self, cell: Cell) -> None:
+        if not cell.serves and not cell.agents:
+            del self._cells[cell.name]
+
+    def _task(self, attempt: Attempt) -> TaskRecord:
+        key = attempt.task_key
         task = self._tasks.get(key)
         if task is None:
-            task = self._tasks[key] = _Task()
-            if len(self._tasks) > MAX_TASKS_REMEMBERED:
-                self._tasks.popitem(last=False)
+            task = self._tasks[key] = TaskRecord()
+            while len(self._tasks) > MAX_TASKS_REMEMBERED + len(self._lanes.waiting) + len(self._busy) + 1:
+                oldest, record = self._tasks.popitem(last=False)
+                if not record.waiting and not record.in_hand:
+                    break
+                self._tasks[oldest] = record
         return task
 
-    def _groups_for(self, attempt: Attempt) -> list[_Group]:
-        """The groups that may take it. With different policies replica i has the i-th by name."""
-        groups = list(self._groups.get(attempt.task.role, {}).values())
-        if attempt.task.different_policies:
-            return groups[attempt.replica : attempt.replica + 1]
-        return groups
+    def _pick(self, attempt: Attempt, task: TaskRecord, free: Pool) -> Agent | None:
+        candidates = self._candidates(attempt, task, free)
+        if self._by_reputation:
+            return choose(candidates, attempt.skill, self._now, self._rng)
+        return least_done(candidates)
 
-    def _free_agent(self, attempt: Attempt, task: _Task) -> _Agent | None:
-        """The free agent that has done the least, of those that may take it."""
-        best: _Agent | None = None
-        for group in self._groups_for(attempt):
-            passed_over = []
-            while group.free:
-                done, agent_id = group.free[0]
-                agent = self._agents[agent_id]
-                if agent.attempt is not None or agent.done != done or agent.cell not in self._up:
-                    heapq.heappop(group.free)
-                elif task.excludes(agent_id, attempt.replica):
-                    passed_over.append(heapq.heappop(group.free))
-                else:
-                    if best is None or (done, agent_id) < (best.done, best.agent_id):
-                        best = agent
+    def _candidates(self, attempt: Attempt, task: TaskRecord, free: Pool) -> Iterator[Agent]:
+        """Free agents that may take this, in random order: a few drawn, and if none of them may, all who may."""
+        met: list[Agent] = []
+        for _ in range(min(TRIES, 2 * len(free))):
+            agent = free.draw(self._rng)
+            if agent not in met and not task.excludes(agent.agent_id, attempt.replica):
+                met.append(agent)
+                yield agent
+        if not met:
+            able = [agent for agent in free if not task.excludes(agent.agent_id, attempt.replica)]
+            yield from self._rng.sample(able, min(TRIES, len(able)))
+
+    def _somebody_could(self, attempt: Attempt, task: TaskRecord, lane: Lane) -> bool:
+        if lane.able > len(task.replicas) + len(task.barred):
+            return True
+        excluded = (self._agents.get(agent_id) for agent_id in task.excluded(attempt.replica))
+        return lane.able > sum(agent is not None and agent.kind.meets(lane.demand) for agent in excluded)
+
+    def _fill(self, step: Step, agent: Agent) -> None:
+        """Give an idle agent what waits for it, if its cell takes work; else it is free for what comes."""
+        if agent.attempt is not None or not agent.cell.serves:
+            return
+        entry = self._lanes.next_for(agent)
+        if entry is None:
+            for lane in agent.kind.lanes:
+                lane.free.add(agent)
+            return
+        self._lanes.leave(entry)
+        self._assign(step, agent, entry.attempt, entry.task)
+
+    def _place_suspects(self, step: Step) -> None:
+        """Give waiting suspects to the free agents of cells that have none."""
+        for lane in self._lanes:
+            if not lane.suspected:
+                continue
+            clear = [agent for agent in lane.free if not agent.cell.suspect]
+            for entry in lane.suspects_first() if clear else ():
+                if entry.attempt.id not in self._lanes.waiting:
+                    continue  # it was refused, or taken by an agent that this step set free
+                able = [agent for agent in clear if not entry.task.excludes(agent.agent_id, entry.attempt.replica)]
+                few = self._rng.sample(able, min(TRIES, len(able)))
+                agent = choose(few, entry.attempt.skill, self._now, self._rng)
+                if agent is not None:
+                    self._lanes.leave(entry)
+                    self._assign(step, agent, entry.attempt, entry.task)
+                    clear = [other for other in clear if other.attempt is None and not other.cell.suspect]
+                if not clear:
                     break
-            for entry in passed_over:
-                heapq.heappush(group.free, entry)
-        return best
 
-    def _somebody_could(self, attempt: Attempt, task: _Task) -> bool:
-        return any(
-            not task.excludes(agent.agent_id, attempt.replica)
-            for group in self._groups_for(attempt)
-            for agent in group.agents
-        )
+    def _refuse_stranded(self, step: Step, waiting: Iterable[Waiting]) -> None:
+        """Refuse those that nobody can take any more."""
+        for entry in [entry for entry in waiting if not self._somebody_could(entry.attempt, entry.task, entry.lane)]:
+            self._lanes.leave(entry)
+            step.reports.append(_report(entry.attempt, FailureKind.NO_AGENT, self._why_none(entry.attempt)))
 
-    def _fill(self, agent: _Agent) -> Step:
-        """Give a free agent the oldest waiting attempt that it can take."""
-        step = Step()
-        if agent.attempt is not None or agent.cell not in self._up:
-            return step
-        heads = [self._first_for(agent, lane) for lane in ((agent.role, ""), (agent.role, agent.policy))]
-        found = min((head for head in heads if head), default=None, key=lambda head: head[0])
-        if found is None:
-            heapq.heappush(self._groups[agent.role][agent.policy].free, (agent.done, agent.agent_id))
-            return step
-        attempt = found[1]
-        task = self._task(attempt)
-        self._leave(attempt)
-        step.assignments.append(self._assign(agent, attempt, task))
-        step.reports += self._stranded(task)
-        return step
-
-    def _first_for(self, agent: _Agent, lane: tuple[str, str]) -> tuple[int, Attempt] | None:
-        queue = self._lanes.get(lane)
-        while queue and self._waiting.get(queue[0][1].id) is not queue[0][1]:
-            queue.popleft()  # it was cancelled, refused, or taken from the middle
-        for entry in queue or ():
-            attempt = entry[1]
-            if attempt.id in self._waiting and not self._task(attempt).excludes(agent.agent_id, attempt.replica):
-                return entry
-        return None
-
-    def _wait(self, attempt: Attempt, task: _Task) -> None:
-        self._arrived += 1
-        policies = list(self._groups[attempt.task.role])
-        policy = policies[attempt.replica] if attempt.task.different_policies else ""
-        self._lanes.setdefault((attempt.task.role, policy), deque()).append((self._arrived, attempt))
-        self._waiting[attempt.id] = task.waiting[attempt.id] = attempt
-
-    def _leave(self, attempt: Attempt) -> None:
-        del self._waiting[attempt.id]
-        self._task(attempt).waiting.pop(attempt.id, None)
-
-    def _stranded(self, task: _Task) -> list[Report]:
-        """Refusals of the task's waiting attempts that lost their last agent to another replica or a failure."""
-        lost = [attempt for attempt in task.waiting.values() if not self._somebody_could(attempt, task)]
-        for attempt in lost:
-            self._leave(attempt)
-        return [_report(attempt, FailureKind.NO_AGENT, self._why_none(attempt)) for attempt in lost]
-
-    def _assign(self, agent: _Agent, attempt: Attempt, task: _Task) -> Assignment:
-        agent.attempt = attempt
+    def _assign(self, step: Step, agent: Agent, attempt: Attempt, task: TaskRecord) -> None:
+        self._close(agent)
+        agent.attempt, agent.task = attempt, task
+        agent.cell.suspect = agent.cell.suspect or attempt.suspect
         self._busy[attempt.id] = agent
-        task.holders[attempt.replica] = agent.agent_id
-        return Assignment(agent.cell, agent.agent_id, attempt)
+        task.in_hand += 1
+        before = task.give(attempt.replica, agent.agent_id)
+        step.assignments.append(Assignment(agent.cell.name, agent.agent_id, attempt))
+        if task.waiting:
+            self._refuse_stranded(step, task.waiting.values())
+            if before is not None and before in self._agents:  # it may take other replicas of the task now
+                self._agents[before].passed.clear()
+                self._fill(step, self._agents[before])
+
+    def _end(self, agent: Agent) -> None:
+        assert agent.attempt is not None and agent.task is not None
+        del self._busy[agent.attempt.id]
+        agent.task.in_hand -= 1
+        if agent.attempt.suspect:
+            agent.cell.suspect = False
+        agent.attempt = agent.task = None
 
     @staticmethod
-    def _join(step: Step, more: Step) -> None:
-        step.assignments += more.assignments
-        step.reports += more.reports
+    def _close(agent: Agent) -> None:
+        """It takes no work for now."""
+        for lane in agent.kind.lanes:
+            lane.free.discard(agent)
 
     def _why_none(self, attempt: Attempt) -> str:
-        role = attempt.task.role
-        groups = self._groups.get(role)
-        if not groups:
-            return f"no agent has the role {role!r}; spawn one"
-        if attempt.task.different_policies and attempt.replica >= len(groups):
-            return f"role {role!r} has {len(groups)} different policies; replica {attempt.replica + 1} needs another"
-        return f"every agent of role {role!r} that could take this has voted on it, failed it or is at it"
+        kinds = self._lanes.kinds(attempt.role)
+        if not kinds:
+            return f"no agent has the role {attempt.role!r}; spawn one"
+        if not any(kind.meets((attempt.role, attempt.policy, attempt.skill)) for kind in kinds):
+            policy = f" of the policy {attempt.policy!r}" if attempt.policy else ""
+            skill = f" with the skill {attempt.skill!r}" if attempt.skill else ""
+            return f"no agent of role {attempt.role!r} is{policy}{skill}; spawn one"
+        return f"every agent of role {attempt.role!r} that could take this has voted on it, failed it or is at it"
 
 
-def _report(attempt: Attempt, failure: FailureKind, detail: str, agent: _Agent | None = None) -> Report:
+def _report(attempt: Attempt, failure: FailureKind, detail: str, agent: Agent | None = None) -> Report:
     return Report(
         attempt.id,
         attempt.mission_id,

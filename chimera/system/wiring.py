@@ -2,35 +2,98 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
+import time
 from typing import Any
 
 from chimera.actors import cluster
-from chimera.actors.coordinator import Coordinator
+from chimera.actors.coordinator import Coordinator, Submission
 from chimera.core.config import Settings
-from chimera.core.errors import ChimeraError
+from chimera.core.errors import ChimeraError, InputError
+from chimera.core.types import Budget, TaskResult
+from chimera.swarm.attempt import NO_LIMIT
+from chimera.swarm.graph import TaskGraph
 
 log = logging.getLogger(__name__)
 
+RECONNECT_S = 60.0
+"""How long a coordinator that died may take to come back."""
+
+POLL_S = 20.0
+
+MAX_BATCH = 256
+"""Missions in one call."""
+
+MAX_UNCLAIMED = 10_000
+"""Results that nobody has asked for yet; the oldest are then read from the journal when they are."""
+
 
 class RunningSwarm:
-    """A coordinator actor and the connection it lives behind."""
+    """A coordinator actor and the connection it lives behind. `own` swarms end with `close`, others are only left."""
 
-    def __init__(self, *, name: str, connection: cluster.Connection, coordinator: Any) -> None:
+    def __init__(self, *, name: str, connection: cluster.Connection, coordinator: Any, own: bool = True) -> None:
         self.name = name
         self.connection = connection
         self._coordinator = coordinator
+        self._own = own
+        self._session = secrets.token_hex(6)
+        self._results: dict[str, asyncio.Future[TaskResult]] = {}
+        self._outgoing: list[tuple[Submission, asyncio.Future[None]]] = []
+        self._sending: set[str] = set()
+        self._sender: asyncio.Task[None] | None = None
+        self._collector: asyncio.Task[None] | None = None
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the coordinator. Its own errors come out as they were raised; Ray's as ClusterError."""
-        try:
-            return await getattr(self._coordinator, method).remote(*arguments)
-        except Exception as error:
-            raise cluster.unwrap(error) from None
+        """Call a method of the coordinator. Its own errors come out as they were raised; Ray's as ClusterError.
+
+        One that died is waited for: whatever it is asked twice, it does once.
+        """
+        until = time.monotonic() + RECONNECT_S
+        pause_s = 0.05
+        while True:
+            try:
+                return await getattr(self._coordinator, method).remote(*arguments)
+            except cluster.ACTOR_GONE as error:
+                if time.monotonic() > until or cluster.find(f"{self.name}/Coordinator") is None:
+                    raise cluster.unwrap(error) from None
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, 1.0)
+            except Exception as error:
+                raise cluster.unwrap(error) from None
+
+    async def submit(self, graph: TaskGraph, deadline_s: float, budget: Budget | None = None) -> str:
+        """Start a mission and return its id. What is submitted at the same time travels together."""
+        mission_id = f"mission-{secrets.token_hex(6)}"
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outgoing.append((Submission(mission_id, graph, deadline_s, budget or NO_LIMIT), accepted))
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send())
+        await accepted
+        return mission_id
+
+    async def result(self, mission_id: str) -> TaskResult:
+        """Wait for a mission's result."""
+        if future := self._results.get(mission_id):
+            try:
+                return await asyncio.shield(future)
+            finally:
+                if future.done():
+                    self._results.pop(mission_id, None)
+        while True:
+            result: TaskResult | None = await self.call("result", mission_id, POLL_S)
+            if result is not None:
+                return result
 
     async def close(self) -> None:
         """End the swarm, and Ray with it when it was started for it. What is dead already is left alone."""
+        for task in (self._sender, self._collector):
+            if task:
+                task.cancel()
+        if not self._own:
+            cluster.disconnect(self.connection)
+            return
         try:
             await self.call("close")
         except ChimeraError as error:
@@ -39,13 +102,81 @@ class RunningSwarm:
             cluster.kill(self._coordinator)
             cluster.disconnect(self.connection)
 
+    async def _send(self) -> None:
+        while self._outgoing:
+            batch, self._outgoing = self._outgoing[:MAX_BATCH], self._outgoing[MAX_BATCH:]
+            loop = asyncio.get_running_loop()
+            for submission, _ in batch:
+                self._results[submission.mission_id] = loop.create_future()
+            self._sending = {submission.mission_id for submission, _ in batch}
+            if self._collector is None or self._collector.done():
+                self._collector = asyncio.create_task(self._collect())
+            try:
+                answers = await self.call("submit", self._session, [submission for submission, _ in batch])
+            except Exception as error:
+                answers = [error] * len(batch)
+            self._sending.clear()
+            for (submission, accepted), answer in zip(batch, answers, strict=True):
+                if answer is not None:
+                    self._results.pop(submission.mission_id, None)
+                if accepted.done():
+                    continue  # its caller has gone
+                if answer is None:
+                    accepted.set_result(None)
+                else:
+                    accepted.set_exception(answer)
+            self._let_go()
+
+    async def _collect(self) -> None:
+        """Take results as they come. A coordinator that came back is told again which ones are waited for."""
+        after, origin = 0, ""
+        while True:
+            try:
+                batch = await self.call("collect", self._session, after, after, POLL_S)
+                if origin and batch.origin != origin:
+                    waited_for = [
+                        name
+                        for name, future in self._results.items()
+                        if not future.done() and name not in self._sending  # those it is being told anyway
+                    ]
+                    for name in await self.call("attend", self._session, waited_for):
+                        self._settle(
+                            name, InputError(f"mission {name} is not known any more: was its journal in memory?")
+                        )
+                after, origin = batch.last, batch.origin
+                for result in batch.reports:
+                    self._settle(result.mission_id, result)
+            except Exception as error:
+                for name in list(self._results):
+                    self._settle(name, error)
+                return
+
+    def _settle(self, mission_id: str, outcome: TaskResult | Exception) -> None:
+        future = self._results.get(mission_id)
+        if future is None or future.done():
+            return
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+            future.exception()  # looked at: one that nobody waits for is no fault of this program
+        else:
+            future.set_result(outcome)
+
+    def _let_go(self) -> None:
+        for name in [name for name, future in self._results.items() if future.done()][:-MAX_UNCLAIMED]:
+            del self._results[name]
+
 
 async def start_swarm(settings: Settings) -> RunningSwarm:
     """Join or start Ray, and start a swarm in it. Raises ClusterError and what opening the journal raises."""
     connection = cluster.connect(settings)
     name = f"swarm-{secrets.token_hex(3)}"
     coordinator = cluster.spawn(
-        Coordinator, name=f"{name}/Coordinator", swarm=name, settings=settings, cells=connection.cells
+        Coordinator,
+        name=f"{name}/Coordinator",
+        lasting=False,
+        swarm=name,
+        settings=settings,
+        cells=connection.cells,
     )
     swarm = RunningSwarm(name=name, connection=connection, coordinator=coordinator)
     try:
@@ -54,3 +185,24 @@ async def start_swarm(settings: Settings) -> RunningSwarm:
         await swarm.close()
         raise
     return swarm
+
+
+async def attach_swarm(name: str | None, settings: Settings) -> RunningSwarm:
+    """Join the Ray that runs, and talk to a swarm in it: the one of this name, or the only one.
+
+    Raises NoCluster, and InputError when there is no such swarm, or more than one to choose from.
+    """
+    connection = cluster.connect(settings, start=False)
+    try:
+        swarms = [found.removesuffix("/Coordinator") for found in cluster.names() if found.endswith("/Coordinator")]
+        if name is None and len(swarms) != 1:
+            told = f"there are {len(swarms)} swarms: {', '.join(swarms)}; name one" if swarms else "no swarm runs there"
+            raise InputError(f"{told} (at {connection.address})")
+        chosen = name or swarms[0]
+        if chosen not in swarms:
+            raise InputError(f"no swarm {chosen!r} runs at {connection.address}; there: {', '.join(swarms) or 'none'}")
+        handle = cluster.find(f"{chosen}/Coordinator")
+    except BaseException:
+        cluster.disconnect(connection)
+        raise
+    return RunningSwarm(name=chosen, connection=connection, coordinator=handle, own=False)

@@ -18,7 +18,7 @@ from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.mission import Mission
 from chimera.swarm.policy import Seat
 from chimera.swarm.roles import brief_agents
-from tests.actors.in_process import coordinator
+from tests.actors.in_process import coordinator, submit
 from tests.conftest import ROOT
 
 QUESTION = "Which dataset came from a study of diabetes patients, and how many features has it?"
@@ -30,7 +30,7 @@ async def ask(mission: Mission, *own: AgentSpec, **settings: Any) -> TaskResult:
     try:
         agents = [*(spec for spec in brief_agents(3) if spec.role != "worker"), *own] if own else brief_agents(3)
         await swarm.spawn_agents([Seat.of(spec) for spec in agents])
-        await swarm.submit("m", TaskDecomposer().decompose(mission), mission.limits.deadline_s)
+        await submit(swarm, "m", TaskDecomposer().decompose(mission), mission.limits.deadline_s)
         result = await swarm.result("m", 30.0)
         assert result is not None
         return result

@@ -9,43 +9,32 @@ from typing import Any
 
 import pytest
 
-from chimera.actors.coordinator import Coordinator
+from chimera.actors.coordinator import Coordinator, Submission
 from chimera.core.errors import GraphError, InputError, NoAgents, Overloaded, PolicyError, StorageError
 from chimera.core.events import Event
-from chimera.core.types import AgentSpec, Isolation, MissionState, Task, TaskResult
+from chimera.core.types import AgentSpec, Isolation, MissionState, Task
 from chimera.storage.memory import MemoryJournal
 from chimera.swarm.graph import TaskGraph, TaskNode
 from chimera.swarm.policy import Seat
-from tests.actors.in_process import coordinator
+from tests.actors.in_process import Processes, coordinator_with, graph, run, seats, submit, until
 
 
 @asynccontextmanager
-async def running(*policies: str, **settings: Any) -> AsyncIterator[Coordinator]:
-    swarm = coordinator(**settings)
+async def running(*policies: str, cells: int = 2, **settings: Any) -> AsyncIterator[Coordinator]:
+    swarm = coordinator_with(Processes(), cells=cells, **settings)
     await swarm.start()
     try:
-        await swarm.spawn_agents([Seat.of(AgentSpec(policy=f"tests.policies:{policy}")) for policy in policies])
+        await swarm.spawn_agents(seats(*policies))
         yield swarm
     finally:
         await swarm.close()
-
-
-def graph(**task: Any) -> TaskGraph:
-    return TaskGraph(nodes=(TaskNode(id="t", task=Task(**{"goal": "g", **task})),), output="t")
-
-
-async def run(swarm: Coordinator, mission_id: str = "m", deadline_s: float = 20.0, **task: Any) -> TaskResult:
-    await swarm.submit(mission_id, graph(**task), deadline_s)
-    result = await swarm.result(mission_id, 20.0)
-    assert result is not None
-    return result
 
 
 async def test_a_mission_goes_down_the_tree_and_comes_back() -> None:
     async with running("answer", "answer", "answer") as swarm:
         result = await run(swarm, replicas=3, early_stop=False)
         assert (result.state, result.value) == (MissionState.ANSWERED, 42)
-        assert (await swarm.status())["busy"] == 0
+        assert (await swarm.status()).busy == 0
 
 
 async def test_many_missions_run_at_once() -> None:
@@ -62,16 +51,16 @@ async def test_a_second_submit_of_the_same_mission_changes_nothing() -> None:
 
 async def test_more_missions_than_the_limit_are_refused_with_a_time_to_come_back() -> None:
     async with running("hangs", max_missions=1) as swarm:
-        await swarm.submit("first", graph(), 20.0)
+        await submit(swarm, "first", graph(), 20.0)
         with pytest.raises(Overloaded) as refused:
-            await swarm.submit("second", graph(), 20.0)
+            await submit(swarm, "second", graph(), 20.0)
         assert refused.value.retry_after_s > 0
 
 
 async def test_a_role_that_nobody_has_is_refused_before_anything_starts() -> None:
     async with running("answer") as swarm:
         with pytest.raises(NoAgents, match="role 'poet'"):
-            await swarm.submit("m", graph(role="poet"), 5.0)
+            await submit(swarm, "m", graph(role="poet"), 5.0)
         with pytest.raises(InputError, match="no mission 'm'"):
             await swarm.result("m", 0.0)
 
@@ -81,7 +70,7 @@ async def test_agents_are_spawned_all_or_none_of_a_policy_that_is_not_there() ->
         with pytest.raises(PolicyError, match="no_such"):
             await swarm.spawn_agents([Seat.of(AgentSpec(policy="tests.policies:no_such"))])
         with pytest.raises(NoAgents):
-            await swarm.submit("m", graph(), 5.0)
+            await submit(swarm, "m", graph(), 5.0)
 
 
 async def test_one_bad_policy_among_good_ones_leaves_none_of_them_and_ids_are_never_used_again() -> None:
@@ -89,7 +78,7 @@ async def test_one_bad_policy_among_good_ones_leaves_none_of_them_and_ids_are_ne
         mixed = [Seat.of(AgentSpec(policy=f"tests.policies:{name}")) for name in ("answer", "no_such", "answer")]
         with pytest.raises(PolicyError):
             await swarm.spawn_agents(mixed)
-        assert (await swarm.status())["agents"] == 1
+        assert (await swarm.status()).agents == 1
         first = await swarm.spawn_agents([mixed[0]])
         second = await swarm.spawn_agents([mixed[0]])
         assert len({"worker-0", *first, *second}) == 3
@@ -117,7 +106,7 @@ async def test_a_mission_too_large_for_the_journal_is_refused() -> None:
     async with running("answer") as swarm:
         nodes = tuple(TaskNode(id=f"t{n}", task=Task(goal="g" * 1_000)) for n in range(4_000))
         with pytest.raises(GraphError, match="bytes as JSON") as refused:
-            await swarm.submit("m", TaskGraph(nodes=nodes, output="t0"), 5.0)
+            await submit(swarm, "m", TaskGraph(nodes=nodes, output="t0"), 5.0)
         assert refused.value.reason == "too_many"
 
 
@@ -145,7 +134,7 @@ class FullDisk(MemoryJournal):
 
 async def test_nothing_takes_effect_that_is_not_in_the_journal() -> None:
     async with running("answer") as swarm:
-        swarm._journal = FullDisk()
+        swarm._scribe._journal = FullDisk()
         result = await run(swarm)
         assert result.state is MissionState.FAILED and result.value is None
         assert result.error == {"kind": "StorageError", "message": "no space left on the device", "reason": ""}
@@ -155,7 +144,103 @@ async def test_a_mission_that_cannot_be_journalled_is_never_dispatched() -> None
     async with running("answer") as swarm:
         journal = FullDisk()
         journal.left = 0
-        swarm._journal = journal
+        swarm._scribe._journal = journal
         result = await run(swarm)
         assert (result.state, result.attempts) == (MissionState.FAILED, 0)
-        assert (await swarm.status())["missions_running"] == 0
+        assert (await swarm.status()).missions.running == 0
+
+
+async def test_priorities_are_admitted_up_to_limits_of_their_own() -> None:
+    async with running("hangs", max_missions=10) as swarm:
+        admitted = []
+        for turn, priority in enumerate((0, 4, 9, 4, 0)):
+            missions = [Submission(f"m{turn}-{n}", graph(priority=priority), 20.0) for n in range(20)]
+            refusals = [refusal for refusal in await swarm.submit("tests", missions) if refusal]
+            admitted.append(20 - len(refusals))
+            for refusal in refusals:
+                assert isinstance(refusal, Overloaded) and refusal.retry_after_s > 0
+                assert f"the limit for priority {priority} is" in str(refusal)
+        assert admitted == [6, 4, 5, 0, 0]
+        status = await swarm.status()
+        assert (status.missions.running, status.missions.refused) == (15, 85)
+
+
+async def test_a_session_is_told_of_its_own_missions_until_it_acknowledges() -> None:
+    async with running("answer") as swarm:
+        first = [Submission(f"a{n}", graph(inputs={"answer": n}), 20.0) for n in range(3)]
+        assert await swarm.submit("first", first) == [None] * 3
+        assert await swarm.submit("second", [Submission("b", graph(), 20.0)]) == [None]
+        told: dict[str, Any] = {}
+        after = 0
+        while len(told) < 3:
+            batch = await swarm.collect("first", 0, after, 5.0)
+            told |= {result.mission_id: result.value for result in batch.reports}
+            after = batch.last
+        assert told == {"a0": 0, "a1": 1, "a2": 2}
+        assert len((await swarm.collect("first", 0, 0, 0.0)).reports) == 3, "not acknowledged yet"
+        assert (await swarm.collect("first", after, after, 0.0)).reports == ()
+        assert (await swarm.collect("first", 0, 0, 0.0)).reports == ()
+
+
+async def test_a_session_may_attend_missions_of_others_and_is_told_which_are_unknown() -> None:
+    async with running("answer", "hangs") as swarm:
+        await run(swarm, "ended", attempt_timeout_s=0.3)
+        await swarm.submit("other", [Submission("open", graph(attempt_timeout_s=0.3), 20.0)])
+        assert await swarm.attend("mine", ["ended", "open", "nothing"]) == ["nothing"]
+        [told] = (await swarm.collect("mine", 0, 0, 5.0)).reports
+        assert told.mission_id == "ended"
+        [later] = (await swarm.collect("mine", 1, 1, 5.0)).reports
+        assert later.mission_id == "open"
+
+
+async def test_refusals_come_one_by_one_and_the_rest_of_the_call_is_admitted() -> None:
+    async with running("answer") as swarm:
+        missions = [Submission("a", graph(), 20.0), Submission("b", graph(role="poet"), 20.0)]
+        answers = await swarm.submit("tests", [*missions, Submission("c", graph(), 20.0)])
+        assert [type(answer) for answer in answers] == [type(None), NoAgents, type(None)]
+        assert (await swarm.result("c", 5.0)) is not None
+
+
+async def test_a_cancelled_mission_ends_with_what_there_is_and_its_agents_are_free() -> None:
+    async with running(*["hangs"] * 300, "answer") as swarm:
+        nodes = [TaskNode(id=f"t{n}", task=Task(goal="g", deadline_s=60.0, attempt_timeout_s=60.0)) for n in range(300)]
+        last = TaskNode(id="last", task=Task(goal="g"), after=tuple(node.id for node in nodes))
+        await submit(swarm, "m", TaskGraph(nodes=(*nodes, last), output="last"), 60.0)
+
+        async def are_busy() -> bool:
+            return (await swarm.status()).busy >= 299
+
+        async def are_free() -> bool:
+            return (await swarm.status()).busy == 0
+
+        await until(are_busy)
+        result = await swarm.cancel("m", "enough of it")
+        assert result is not None and result.state is MissionState.CANCELLED and "enough of it" in result.explanation
+        assert await swarm.cancel("m") == result, "one that has ended stays as it is"
+        await until(are_free)
+        with pytest.raises(InputError, match="no mission 'other'"):
+            await swarm.cancel("other")
+
+
+async def test_many_managers_share_one_vote() -> None:
+    async with running(*["answer"] * 8, cells=4, cells_per_manager=1) as swarm:
+        status = await swarm.status()
+        assert [(manager.name, manager.agents, len(manager.cells)) for manager in status.managers] == [
+            (f"Manager[{n}]", 2, 1) for n in range(4)
+        ]
+        result = await run(swarm, replicas=8, early_stop=False)
+        assert len({vote.agent for vote in result.replies if vote.reply}) == 8
+        results = await asyncio.gather(*(run(swarm, f"m{n}", inputs={"answer": n}) for n in range(100)))
+        assert [result.value for result in results] == list(range(100))
+
+
+async def test_different_policies_are_found_over_all_managers() -> None:
+    async with running("answer", "unsure", "naps_a_little", cells=3, cells_per_manager=1) as swarm:
+        result = await run(swarm, replicas=3, different_policies=True, early_stop=False)
+        assert sorted(vote.policy for vote in result.replies) == ["answer", "naps_a_little", "unsure"]
+
+
+async def test_what_fails_at_one_manager_is_tried_at_another() -> None:
+    async with running("raises", "raises", "answer", cells=3, cells_per_manager=1) as swarm:
+        results = await asyncio.gather(*(run(swarm, f"m{n}") for n in range(20)))
+        assert {result.value for result in results} == {42}

@@ -82,8 +82,9 @@ async def test_a_cell_that_is_killed_loses_no_mission(own_crew: Crew) -> None:
         if event.kind == "task_started":
             break
     status = await own_crew.swarm.status()
-    assert status["busy"] == 3
-    victim = status["cells"]["Cell[0]"]
+    assert status.busy == 3
+    victim = status.managers[0].cells["Cell[0]"]
+    assert victim is not None
     os.kill(victim, signal.SIGKILL)
     result = await own_crew.swarm.result(mission_id)
     assert (result.state, result.value) == (MissionState.ANSWERED, "kept")
@@ -92,7 +93,7 @@ async def test_a_cell_that_is_killed_loses_no_mission(own_crew: Crew) -> None:
     assert lost and all(event.data["failure"] == "lost" for event in lost)
     again = await own_crew.submit(inputs={"delays_s": [0.0], "answers": ["after"]})
     assert again.value == "after"
-    assert (await own_crew.swarm.status())["cells"]["Cell[0]"] not in (None, victim)
+    assert (await own_crew.swarm.status()).managers[0].cells["Cell[0]"] not in (None, victim)
 
 
 async def test_a_policy_that_kills_its_process_is_tried_again(own_crew: Crew, tmp_path: Path) -> None:
@@ -187,20 +188,24 @@ async def test_two_swarms_in_one_process_do_not_end_each_other(crew: Crew, own_c
         await third.status()
 
 
-async def test_a_dead_manager_is_said_so_at_once(own_crew: Crew) -> None:
-    await own_crew.spawn("hangs", "answer")
-    running = await own_crew.swarm.start_task(own_crew.task(replicas=1, deadline_s=60.0, attempt_timeout_s=60.0))
-    os.kill((await own_crew.swarm.status())["manager_pid"], signal.SIGKILL)
-    result = await own_crew.swarm.result(running)
-    assert result.state is MissionState.FAILED and "Manager[0] is gone" in result.explanation
-    with pytest.raises(SwarmError, match=r"Manager\[0\] is gone"):
-        await own_crew.submit(replicas=1)
+async def test_a_dead_manager_comes_back_with_its_agents_and_its_work_is_done(own_crew: Crew) -> None:
+    await own_crew.spawn("answer", "counts_itself")
+    task = own_crew.task(replicas=2, early_stop=False, inputs={"seconds": 0.5})
+    running = [await own_crew.swarm.start_task(task) for _ in range(3)]
+    [manager] = (await own_crew.swarm.status()).managers
+    assert manager.pid is not None
+    os.kill(manager.pid, signal.SIGKILL)
+    results = [await own_crew.swarm.result(mission_id) for mission_id in running]
+    assert [result.state for result in results] == [MissionState.ANSWERED] * 3
+    [after] = (await own_crew.swarm.status()).managers
+    assert after.pid != manager.pid and (after.agents, after.busy) == (2, 0)
 
 
 async def test_a_dedicated_agent_that_is_refused_leaves_no_process(own_crew: Crew) -> None:
+    before = (await own_crew.swarm.status()).managers[0].cells
     with pytest.raises(PolicyError):
         await own_crew.spawn("no_such", isolation=Isolation.DEDICATED)
-    assert (await own_crew.swarm.status())["cells"] == {}
+    assert (await own_crew.swarm.status()).managers[0].cells == before
 
 
 async def test_a_policy_that_kills_its_cell_while_it_loads_is_refused_and_the_cell_lives(own_crew: Crew) -> None:

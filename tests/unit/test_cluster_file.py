@@ -1,4 +1,4 @@
-"""ray_cluster.yaml is a cluster that Ray's own launcher accepts, and it speaks of the resources that the code uses."""
+"""The cluster files are ones that Ray itself accepts, and both speak of the resources that the code uses."""
 
 from __future__ import annotations
 
@@ -80,3 +80,99 @@ def test_image_and_pins_are_the_projects(prepared: dict[str, Any]) -> None:
     assert prepared["docker"]["image"] == f"rayproject/ray:{ray}-py{python}"
     assert prepared["file_mounts"]["/home/ray/dist"] == "./dist"
     assert any("-c ~/dist/constraints.txt ~/dist/chimera-" in command for command in prepared["setup_commands"])
+
+
+KUBERAY = ROOT / "deploy" / "kuberay.yaml"
+
+KUBERAY_FIELDS = {
+    "spec": "authOptions autoscalerOptions enableInTreeAutoscaling gcsFaultToleranceOptions headGroupSpec "
+    "headServiceAnnotations managedBy rayVersion suspend upgradeStrategy workerGroupSpecs",
+    "authOptions": "enableK8sTokenAuth mode secretName",
+    "autoscalerOptions": "env envFrom idleTimeoutSeconds image imagePullPolicy resources securityContext upscalingMode "
+    "version volumeMounts",
+    "gcsFaultToleranceOptions": "externalStorageNamespace redisAddress redisPassword redisUsername",
+    "headGroupSpec": "enableIngress headService labels rayStartParams resources serviceType template",
+    "workerGroupSpecs": "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts rayStartParams "
+    "replicas resources scaleStrategy suspend template",
+}
+"""The fields of a RayCluster as of KubeRay 1.6.2 (its docs/reference/api.md). Kubernetes refuses or drops any other."""
+
+
+def kubernetes(*, redis: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The RayCluster and the NetworkPolicy, with or without the optional lines."""
+    text = KUBERAY.read_text()
+    if redis:
+        text, count = re.subn(r"^  # (?=gcsFault|  )", "  ", text, flags=re.MULTILINE)
+        assert count == 5
+    cluster, policy = yaml.safe_load_all(text)
+    return cluster, policy
+
+
+def pods(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+@pytest.mark.parametrize("redis", [False, True])
+def test_kuberay_knows_every_field(redis: bool) -> None:
+    cluster, _ = kubernetes(redis=redis)
+    spec = cluster["spec"]
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    assert ("gcsFaultToleranceOptions" in spec) == redis
+    for name, fields in KUBERAY_FIELDS.items():
+        found = spec if name == "spec" else spec.get(name, {})
+        for part in found if isinstance(found, list) else [found]:
+            assert set(part) <= set(fields.split()), name
+
+
+def test_on_kubernetes_the_autoscaler_reads_the_same_resources(prepared: dict[str, Any]) -> None:
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+    cluster, _ = kubernetes()
+    cluster["metadata"]["namespace"] = "default"
+    derived = _derive_autoscaling_config_from_ray_cr(cluster)
+    theirs, ours = derived["available_node_types"], prepared["available_node_types"]
+    for name, same in (("head", derived["head_node_type"]), ("worker", "worker")):
+        assert theirs[same]["resources"].pop("memory") > 0
+        assert theirs[same]["resources"] == ours[name]["resources"]
+        assert theirs[same]["max_workers"] == ours[name]["max_workers"]
+    assert derived["idle_timeout_minutes"] == prepared["idle_timeout_minutes"]
+    assert cluster["spec"]["enableInTreeAutoscaling"] is True
+    assert cluster["spec"]["autoscalerOptions"]["version"] == "v2"
+
+
+def test_on_kubernetes_no_pod_is_open_or_privileged_or_without_limits() -> None:
+    cluster, policy = kubernetes()
+    assert cluster["spec"]["authOptions"] == {"mode": "token", "secretName": "chimera-token"}
+    assert "Secret" not in KUBERAY.read_text().split(), "the token is not kept in a file"
+    for pod in pods(cluster):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert set(container["resources"]["limits"]) == {"cpu", "memory", "ephemeral-storage"}
+    assert policy["kind"] == "NetworkPolicy" and policy["spec"]["policyTypes"] == ["Ingress"]
+    ours = {"matchLabels": {"ray.io/cluster": cluster["metadata"]["name"]}}
+    assert policy["spec"]["podSelector"] == ours
+    (anywhere,) = (rule for rule in policy["spec"]["ingress"] if "ports" not in rule)
+    assert anywhere == {"from": [{"podSelector": ours}]}
+
+
+def test_both_heads_look_after_their_nodes_alike(prepared: dict[str, Any]) -> None:
+    cluster, _ = kubernetes()
+    head, worker = ({one["name"]: one["value"] for one in pod["containers"][0]["env"]} for pod in pods(cluster))
+    for environment, role in ((head, "head"), (worker, "worker")):
+        command = " ".join(prepared[f"{role}_start_ray_commands"])
+        said = dict(re.findall(r"(RAY_health_\w+|RAY_gcs_rpc\w+)=(\d+)", command))
+        assert said and said == {name: value for name, value in environment.items() if name.startswith("RAY_")}
+
+
+def test_the_image_is_built_on_rays() -> None:
+    base = re.findall(r"^FROM (\S+)$", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
+    assert base == [load()["docker"]["image"]]
+    cluster, _ = kubernetes()
+    assert base[0].startswith(f"rayproject/ray:{cluster['spec']['rayVersion']}-")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert {container["image"] for pod in pods(cluster) for container in pod["containers"]} == {
+        f"REGISTRY/chimera:{version}"
+    }

@@ -114,7 +114,13 @@ def test_a_citation_names_the_page_where_there_is_one() -> None:
     assert Quote(text="so", file="a.pdf", line=7, page=3).citation == "[a.pdf:p3:7]"
 
 
-def test_a_mission_has_four_ends() -> None:
-    assert [state.value for state in MissionState if state.ended] == ["answered", "undecided", "expired", "failed"]
+def test_a_mission_has_five_ends() -> None:
+    assert [state.value for state in MissionState if state.ended] == [
+        "answered",
+        "undecided",
+        "expired",
+        "cancelled",
+        "failed",
+    ]
     assert Decision(outcome=Outcome.AGREED, method=Consensus.MAJORITY, electorate=1, counted=1).agreed
     assert not Decision(outcome=Outcome.NO_QUORUM, method=Consensus.QUORUM, electorate=1, counted=0).agreed

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,8 +18,11 @@ import pytest
 from chimera.core.errors import Overloaded, StorageError
 from chimera.core.events import Event, EventKind
 from chimera.core.rng import rng
+from chimera.storage import sqlite
+from chimera.storage.group_commit import Limits
 from chimera.storage.journal import open_journal
-from chimera.storage.sqlite import SCHEMA_VERSION, SqliteJournal
+from chimera.storage.sqlite import SqliteJournal
+from chimera.storage.sqlite_schema import JOURNAL, TABLES_1
 
 APPENDER = Path(__file__).with_name("appender.py")
 ROOT = Path(__file__).parents[3]
@@ -85,7 +90,7 @@ async def test_appends_that_arrive_during_a_commit_share_the_next_one(path: Path
 
 
 async def test_appends_over_the_limit_are_refused_and_the_rest_is_kept(path: Path) -> None:
-    journal = SqliteJournal(path=path, max_waiting_events=10)
+    journal = SqliteJournal(path=path, limits=Limits(waiting_events=10))
     other = lock(path)
     appends = [asyncio.ensure_future(journal.append(events(f"m{n}", 1, 2))) for n in range(5)]
     await let_appends_enter()
@@ -101,7 +106,7 @@ async def test_appends_over_the_limit_are_refused_and_the_rest_is_kept(path: Pat
 
 
 async def test_waiting_bytes_are_bounded_too(path: Path) -> None:
-    journal = SqliteJournal(path=path, max_waiting_bytes=1_000)
+    journal = SqliteJournal(path=path, limits=Limits(waiting_bytes=1_000))
     other = lock(path)
     append = asyncio.ensure_future(journal.append(events("a", 1, text="x" * 600)))
     await let_appends_enter()
@@ -116,14 +121,14 @@ async def test_waiting_bytes_are_bounded_too(path: Path) -> None:
 
 
 async def test_an_append_that_can_never_fit_says_so(path: Path) -> None:
-    journal = SqliteJournal(path=path, max_waiting_events=3)
+    journal = SqliteJournal(path=path, limits=Limits(waiting_events=3))
     with pytest.raises(StorageError, match="too much for one append"):
         await journal.append(events("m", 1, 2, 3, 4))
     await journal.close()
 
 
 async def test_an_append_cancelled_while_it_waits_harms_nobody(path: Path) -> None:
-    journal = SqliteJournal(path=path, max_waiting_events=4)
+    journal = SqliteJournal(path=path, limits=Limits(waiting_events=4))
     other = lock(path)
     appends = [asyncio.ensure_future(journal.append(events(f"m{n}", 1, 2))) for n in range(2)]
     await let_appends_enter()
@@ -216,11 +221,117 @@ def test_a_new_file_may_be_opened_by_many_at_once(path: Path) -> None:
     asyncio.run(use())
 
 
+async def test_a_mission_that_another_process_pruned_begins_anew(path: Path) -> None:
+    """What one journal knows of a mission's end is forgotten when another writes the file."""
+    one, two = SqliteJournal(path=path), SqliteJournal(path=path)
+    await one.append([Event(mission_id="m", seq=1, kind=EventKind.MISSION_ENDED, at_s=1.0)])
+    assert await two.prune(2.0) == 1
+    with pytest.raises(StorageError, match="leaves a gap: 1 comes next"):
+        await one.append(events("m", 2))
+    await one.append(events("m", 1))
+    assert await two.read("m") == events("m", 1)
+    await one.close()
+    await two.close()
+
+
+async def test_more_missions_than_are_remembered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "MAX_KNOWN", 3)
+    journal = SqliteJournal(path=path)
+    for seq in (1, 2, 3):
+        await journal.append([event for n in range(8) for event in events(f"m{n}", seq)])
+        await journal.append(events("alone", seq))
+        assert len(journal._ends) == 3
+    assert [summary.events for summary in await journal.missions()] == [3] * 9
+    await journal.close()
+
+
+def made_by_version_1(path: Path, missions: dict[str, list[Event]]) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in (*TABLES_1, "PRAGMA application_id = 0x4348494D", "PRAGMA user_version = 1"):
+            connection.execute(statement)
+        for name, stored in missions.items():
+            for event in stored:
+                line = json.dumps(event.model_dump(mode="json", exclude={"swarm"}), separators=(",", ":")).encode()
+                connection.execute("INSERT INTO events VALUES (?, ?, ?)", (name, event.seq, line))
+            row = (name, stored[0].at_s, stored[-1].kind.value, stored[-1].seq)
+            connection.execute("INSERT INTO missions VALUES (NULL, ?, ?, ?, ?)", row)
+
+
+async def test_a_file_of_version_1_is_upgraded_in_place(path: Path) -> None:
+    end = Event(mission_id="ended", seq=3, kind=EventKind.MISSION_ENDED, at_s=0.1 + 0.2, data={"x": "ü"})
+    missions = {"ended": [*events("ended", 1, 2), end], "runs": events("runs", 1, 2, text="é"), "z": events("z", 1)}
+    made_by_version_1(path, missions)
+    journals = [SqliteJournal(path=path), SqliteJournal(path=path)]
+    for journal in journals:
+        assert {name: await journal.read(name) for name in missions} == missions
+        assert [summary.mission_id for summary in await journal.missions()] == ["z", "runs", "ended"]
+        assert [summary.mission_id for summary in await journal.missions(running=True)] == ["z", "runs"]
+        [summary] = [found for found in await journal.missions() if found.mission_id == "ended"]
+        assert (summary.events, summary.first_at_s, summary.last_at_s, summary.swarm) == (3, 1.0, 0.1 + 0.2, "")
+    await journals[0].append(events("runs", 3))
+    with pytest.raises(StorageError, match="4 comes next"):
+        await journals[1].append(events("runs", 3))
+    assert await journals[1].prune(1.0) == 1
+    assert [summary.mission_id for summary in await journals[0].missions()] == ["z", "runs"]
+    for journal in journals:
+        await journal.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (JOURNAL.version,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_an_upgrade_that_fails_changes_nothing(path: Path) -> None:
+    made_by_version_1(path, {"m": events("m", 1)})
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE events SET line = ?", (b"{}",))
+    with pytest.raises(StorageError, match="event 1 of mission m: a stored event cannot be read back"):
+        SqliteJournal(path=path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT mission_id, seq, line FROM events").fetchall() == [("m", 1, b"{}")]
+
+
+@pytest.mark.parametrize("swarm", [None, "rare", "common", "nobody"])
+@pytest.mark.parametrize("running", [False, True])
+async def test_the_list_is_found_without_looking_through_all_missions(
+    path: Path, swarm: str | None, running: bool
+) -> None:
+    """Measured in steps of SQLite's machine: they hardly grow when there are ten times as many missions."""
+    journal = SqliteJournal(path=path)
+    steps: list[int] = []
+    stored = 0
+    for missions in (2_000, 20_000):
+        while stored < missions:
+            batch = []
+            for n in range(stored, stored + 1_000):
+                writer = "rare" if n % 500 == 0 else "common"
+                kind = EventKind.TASK_STARTED if n % 500 < 2 else EventKind.MISSION_ENDED
+                batch.append(Event(mission_id=f"m{n}", seq=1, kind=kind, at_s=float(n), swarm=writer))
+            await journal.append(batch)
+            stored += 1_000
+        steps.append(await count_steps(journal, journal.missions(3, swarm=swarm, running=running)))
+        steps.append(await count_steps(journal, journal.prune(1.5, 3)))
+    assert max(steps) < 600, steps
+    await journal.close()
+
+
+async def count_steps(journal: SqliteJournal, query: Awaitable[object]) -> int:
+    counted = [0]
+
+    def count() -> None:
+        counted[0] += 1
+
+    journal._connection.set_progress_handler(count, 1)
+    await query
+    journal._connection.set_progress_handler(None, 1)
+    return counted[0]
+
+
 async def test_a_newer_version_is_refused(path: Path) -> None:
     await SqliteJournal(path=path).close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(StorageError, match=r"newer Chimera \(schema 2; this one knows 1\): upgrade"):
+        connection.execute(f"PRAGMA user_version = {JOURNAL.version + 1}")
+    with pytest.raises(StorageError, match=r"newer Chimera \(schema 3; this one knows 2\): upgrade"):
         SqliteJournal(path=path)
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from chimera.core.errors import PolicyError, ReplyError
-from chimera.core.types import AgentSpec, Alternative, Isolation, Reply, Task
-from chimera.swarm.policy import Seat, check_reply
+from chimera.core.errors import BudgetExceeded, PolicyError, ReplyError
+from chimera.core.types import AgentSpec, Alternative, Budget, Isolation, Reply, Spend, Task
+from chimera.swarm.policy import Meter, Seat, check_reply
 
 
 def test_a_named_policy_is_found() -> None:
@@ -85,7 +87,8 @@ def test_a_policy_that_cannot_be_pickled_is_a_clear_error() -> None:
 
 @pytest.mark.parametrize("value", [1, "a", [1, {"a": None}], True, 0.5])
 def test_json_values_become_replies(value: Any) -> None:
-    assert check_reply(value, max_bytes=1_000) == Reply(value=value)
+    reply, encoded = check_reply(value, max_bytes=1_000)
+    assert reply == Reply(value=value) == Reply.model_validate_json(encoded)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +114,48 @@ def test_a_value_that_holds_itself_is_refused() -> None:
     value.append(value)
     with pytest.raises(ReplyError):
         check_reply(value, max_bytes=1_000)
+
+
+AMOUNTS = st.floats(0.0, 2.0) | st.sampled_from([0.1, 0.2, 0.3])
+
+
+@given(
+    st.lists(st.tuples(AMOUNTS, st.integers(0, 9), st.integers(0, 3))),
+    st.none() | AMOUNTS,
+    st.none() | st.integers(0, 30),
+    st.none() | st.integers(0, 10),
+)
+def test_a_meter_never_counts_more_than_its_grant(
+    wishes: list[tuple[float, int, int]], usd: float | None, tokens: int | None, calls: int | None
+) -> None:
+    meter = Meter(Budget(usd=usd, tokens=tokens, calls=calls))
+    counted = (0.0, 0, 0)
+    for wish in wishes:
+        after = (counted[0] + wish[0], counted[1] + wish[1], counted[2] + wish[2])
+        fits = all(
+            limit is None or amount <= limit * (1 + 1e-9)
+            for amount, limit in zip(after, (usd, tokens, calls), strict=True)
+        )
+        try:
+            meter.spend(usd=wish[0], tokens=wish[1], calls=wish[2])
+        except BudgetExceeded:
+            assert not all(
+                limit is None or amount <= limit for amount, limit in zip(after, (usd, tokens, calls), strict=True)
+            )
+        else:
+            assert fits
+            counted = after
+    assert meter.total(2.5) == Spend(usd=counted[0], tokens=counted[1], calls=counted[2], seconds=2.5)
+
+
+def test_tenths_of_a_cent_add_up_to_the_whole_grant() -> None:
+    meter = Meter(Budget(usd=0.3))
+    for _ in range(3):
+        meter.spend(usd=0.1)
+    with pytest.raises(BudgetExceeded, match=r"0\.301 usd would be spent; 0\.3 are reserved for this attempt"):
+        meter.spend(usd=0.001)
+
+
+def test_nobody_earns_by_spending() -> None:
+    with pytest.raises(ValueError, match="not negative"):
+        Meter(Budget()).spend(calls=-1)

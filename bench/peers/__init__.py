@@ -1,0 +1,1 @@
+"""The same work through plain Ray actors, a Ray ActorPool, Dask distributed and Celery on Redis."""

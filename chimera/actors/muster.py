@@ -1,0 +1,98 @@
+"""A swarm's agents as its journal has them: who was spawned, for which manager, and who left."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import JsonValue
+
+from chimera.core.events import Event, EventKind
+from chimera.core.types import Isolation
+from chimera.storage.journal import Journal
+from chimera.swarm.policy import Seat
+
+
+@dataclass(slots=True)
+class Muster:
+    """`seats` by agent id, each with its manager; the ids that each spawn `request` was given; the last `seq`."""
+
+    seats: dict[str, tuple[str, Seat]] = field(default_factory=dict)
+    requests: dict[str, list[str]] = field(default_factory=dict)
+    next_number: int = 0
+    seq: int = 0
+
+
+async def read_muster(journal: Journal, swarm: str) -> Muster:
+    """What the journal holds of this swarm's agents. Raises StorageError."""
+    muster = Muster()
+    while events := await journal.read(swarm, after=muster.seq):
+        for event in events:
+            _take_in(muster, event)
+    return muster
+
+
+def spawned(manager: str, request: str, seats: Sequence[Seat]) -> dict[str, JsonValue]:
+    """The data of an AGENTS_SPAWNED event. Agents that differ in nothing but their number are one entry."""
+    entries: list[dict[str, Any]] = []
+    for seat in seats:
+        number = _number(seat.agent_id)
+        told = {
+            "role": seat.role,
+            "policy": seat.policy,
+            "isolation": seat.isolation.value,
+            "options": dict(seat.options),
+            "skills": list(seat.skills),
+        }
+        if entries and entries[-1]["pickled"] is seat.pickled and entries[-1]["seat"] == told:
+            entries[-1]["numbers"].append(number)
+        else:
+            entries.append({"seat": told, "pickled": seat.pickled, "numbers": [number]})
+    for entry in entries:
+        entry["pickled"] = base64.b64encode(entry["pickled"]).decode()
+    agents: list[JsonValue] = list(entries)
+    return {"manager": manager, "request": request, "agents": agents}
+
+
+def left(first: int, count: int) -> dict[str, JsonValue]:
+    """The data of an AGENTS_LEFT event: `count` agents from the number `first` on."""
+    return {"first": first, "count": count}
+
+
+def _take_in(muster: Muster, event: Event) -> None:
+    muster.seq = event.seq
+    if event.kind is EventKind.AGENTS_SPAWNED:
+        seats = _seats(event.data["agents"])
+        muster.seats |= {seat.agent_id: (str(event.data["manager"]), seat) for seat in seats}
+        if request := str(event.data["request"]):
+            muster.requests.setdefault(request, []).extend(seat.agent_id for seat in seats)
+        muster.next_number = max(muster.next_number, *(_number(seat.agent_id) + 1 for seat in seats))
+    elif event.kind is EventKind.AGENTS_LEFT:
+        first, count = int(str(event.data["first"])), int(str(event.data["count"]))
+        gone = {agent_id for agent_id in muster.seats if first <= _number(agent_id) < first + count}
+        for agent_id in gone:
+            del muster.seats[agent_id]
+        muster.requests = {r: ids for r, ids in muster.requests.items() if gone.isdisjoint(ids)}
+
+
+def _seats(entries: Any) -> list[Seat]:
+    found = []
+    for entry in entries:
+        told, pickled = entry["seat"], base64.b64decode(entry["pickled"])
+        first = Seat(
+            "",
+            told["role"],
+            told["policy"],
+            Isolation(told["isolation"]),
+            told["options"],
+            pickled,
+            tuple(told["skills"]),
+        )
+        found += [first.named(f"{told['role']}-{number}") for number in entry["numbers"]]
+    return found
+
+
+def _number(agent_id: str) -> int:
+    return int(agent_id.rpartition("-")[2])

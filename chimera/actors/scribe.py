@@ -1,0 +1,118 @@
+"""The scribe: writes what is to be remembered, and only then lets happen what depends on it, in the same order.
+
+Steps of all missions queue here. While one append is on its way to the disk the next gather, so that the wait for the
+disk is shared by all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chimera.core.errors import Overloaded
+from chimera.core.events import Event
+from chimera.storage.journal import Journal
+
+log = logging.getLogger(__name__)
+
+MAX_EVENTS = 1_000
+"""Events in one append."""
+
+MAX_BEHIND = 4_000
+"""Steps that may wait before whoever brings more has to wait too."""
+
+MAX_PATIENCE = 10
+"""How often an append is tried again when the journal is overloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    events: list[Event]
+    then: Callable[[], None]
+    failed: Callable[[Exception], None]
+
+
+class Scribe:
+    """Appends to one journal, in order. `wrote` is told how many events each append made durable."""
+
+    def __init__(self, journal: Journal, wrote: Callable[[int], None] = lambda events: None) -> None:
+        self._journal = journal
+        self._wrote = wrote
+        self._entries: deque[_Entry] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def put(self, events: list[Event], then: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+        """Write `events`, then call `then`; or `failed` with what the journal said."""
+        self._entries.append(_Entry(events, then, failed))
+        if len(self._entries) > MAX_BEHIND:
+            self._room.clear()
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._run())
+
+    async def room(self) -> None:
+        """Wait while too much waits to be written."""
+        await self._room.wait()
+
+    async def written(self) -> None:
+        """Wait until all that was put so far is durable, or has failed."""
+        done = asyncio.Event()
+        self.put([], done.set, lambda error: done.set())
+        await done.wait()
+
+    async def finish(self) -> None:
+        """Wait for all that was put so far."""
+        if self._writer is not None:
+            await asyncio.wait({self._writer})
+
+    async def _run(self) -> None:
+        while self._entries:
+            batch: list[_Entry] = []
+            size = 0
+            while self._entries and (not batch or size + len(self._entries[0].events) <= MAX_EVENTS):
+                batch.append(self._entries.popleft())
+                size += len(batch[-1].events)
+            if len(self._entries) <= MAX_BEHIND:
+                self._room.set()
+            await self._write(batch)
+
+    async def _write(self, batch: list[_Entry]) -> None:
+        try:
+            await self._append([event for entry in batch for event in entry.events])
+        except Exception as error:
+            if len(batch) == 1:
+                _call(batch[0].failed, error)
+                return
+            for entry in batch:  # one of them is at fault: the others must not suffer for it
+                await self._write([entry])
+            return
+        for entry in batch:
+            try:
+                entry.then()
+            except Exception as error:
+                log.exception("what followed an append failed")
+                _call(entry.failed, error)
+
+    async def _append(self, events: list[Event]) -> None:
+        for start in range(0, len(events), MAX_EVENTS):
+            chunk = events[start : start + MAX_EVENTS]
+            for patience in range(MAX_PATIENCE, -1, -1):
+                try:
+                    await self._journal.append(chunk)
+                    break
+                except Overloaded as error:
+                    if patience == 0:
+                        raise
+                    await asyncio.sleep(error.retry_after_s)
+            self._wrote(len(chunk))
+
+
+def _call(failed: Callable[[Exception], None], error: Exception) -> None:
+    try:
+        failed(error)
+    except Exception:
+        log.exception("a failed append could not be told")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import pickle
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -225,7 +224,7 @@ class Cell:
     async def _there(self, run: _Run) -> _Ending:
         """An attempt from beginning to end, on the loop of the policies."""
         try:
-            work: Work = pickle.loads(run.attempt.work)
+            work = Work.unpack(run.attempt.work)
             assert run.policy is not None
             return self._reply(run, await run.policy(work.task, self._context(run, work)))
         except GeneratorExit:  # the loop is gone, and nobody waits for this
@@ -258,7 +257,7 @@ class Cell:
             async with self._threads:
                 run.started = time.monotonic()
                 self._time(run)
-                work: Work = pickle.loads(run.attempt.work)
+                work = Work.unpack(run.attempt.work)
                 returned = await self._in_thread(run, work)
             if inspect.isawaitable(returned):
                 run.work = self._work

@@ -68,7 +68,7 @@ class _Session:
     """A client that collects results."""
 
     def __init__(self, now: float) -> None:
-        self.outbox: Outbox[TaskResult] = Outbox()
+        self.outbox: Outbox[bytes] = Outbox()
         self.seen_at = now
 
 
@@ -180,13 +180,13 @@ class Coordinator:
                 else:
                     result = await self._missions.result(mission_id, 0.0)
                 if result:
-                    box.outbox.put([result])
+                    box.outbox.put([_packed(result)])
             except (InputError, StorageError):
                 unknown.append(mission_id)
         return unknown
 
-    async def collect(self, session: str, acked: int, after: int, wait_s: float) -> Batch[TaskResult]:
-        """Long-poll for the results of a session's missions; see `Outbox`."""
+    async def collect(self, session: str, acked: int, after: int, wait_s: float) -> Batch[bytes]:
+        """Long-poll for the results of a session's missions, as JSON; see `Outbox`."""
         await self.start()
         box = self._session(session)
         box.outbox.forget(acked)
@@ -382,7 +382,7 @@ class Coordinator:
 
     def _told(self, session: str, result: TaskResult) -> None:
         if box := self._sessions.get(session):
-            box.outbox.put([result])
+            box.outbox.put([_packed(result)])
 
     async def _note(self, kind: EventKind, data: dict[str, Any]) -> None:
         """Write an event of the swarm's own."""
@@ -414,3 +414,8 @@ class Coordinator:
                 await scaler.step(activity, managers, self._clock.monotonic())
             except Exception:
                 log.exception("the pulse missed a beat")
+
+
+def _packed(result: TaskResult) -> bytes:
+    """A result for the journey: as JSON, which is several times quicker than a pickle."""
+    return result.model_dump_json(exclude_defaults=True).encode()

@@ -35,6 +35,8 @@ AUDITED = 2_000
 WARM = 8
 """Agents that run a few tasks first, so that the memory of the idle ones is not that of what Python imports."""
 
+WARM_ROLE = "warm"
+
 KILL_EVERY_S = 3.0
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -55,6 +57,7 @@ class Plan:
     hang: float = 0.0
     dissent: float = 0.0
     certainty: float = 1.0
+    frugal: bool = False
     attempt_timeout_s: float | None = None
     deadline_s: float = 300.0
     window: int = 2_000
@@ -105,8 +108,8 @@ async def measure(plan: Plan, progress: Callable[[str], None] = lambda said: Non
 async def _measure(
     swarm: SwarmCoordinator, plan: Plan, settings: Settings, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    await swarm.spawn_agents([AgentSpec(role="warm", policy="chimera.cli.bench:work")] * WARM)
-    await asyncio.gather(*(swarm.submit_task(_task(plan, n, role="warm")) for n in range(64)))
+    await swarm.spawn_agents([AgentSpec(role=WARM_ROLE, policy="chimera.cli.bench:work")] * WARM)
+    await asyncio.gather(*(swarm.submit_task(_task(plan, n, role=WARM_ROLE)) for n in range(64)))
     before = _processes(await swarm.status())
     progress(f"spawning {plan.agents} agents")
     began = time.perf_counter()
@@ -131,8 +134,6 @@ async def _measure(
     at_end = _processes(status)
     progress("reading the journal again")
     twice, unended = await _audit(run.missions, settings)
-    made, saved = status.calls.made, status.calls.saved
-    asked = plan.voters * plan.tasks + 64 * plan.voters
     return {
         "agents": plan.agents,
         "tasks": plan.tasks,
@@ -144,7 +145,7 @@ async def _measure(
         "journaled": status.journal.scheme != "memory",
         "latency_ms": _percentiles(run.latencies_s),
         "decision_ms": _percentiles(run.decisions_s),
-        "calls_saved_ratio": round(1.0 - (made - saved) / asked, 4) if asked else 0.0,
+        "calls_saved_ratio": round(status.calls.saved / (plan.voters * plan.tasks), 4),
         "lost": plan.tasks - len(run.latencies_s) + unended,
         "duplicated": twice,
         "wrong": run.wrong,
@@ -206,17 +207,19 @@ def _task(plan: Plan, n: int, role: str = "worker") -> Task:
     inputs: dict[str, JsonValue] = {"n": n}
     if plan.think_s:
         inputs["think_s"] = plan.think_s
-    if plan.hang:
+    if plan.hang and role != WARM_ROLE:
         inputs["hang"] = plan.hang
-    if plan.dissent:
+    if plan.dissent and role != WARM_ROLE:
         inputs["dissent"] = plan.dissent
     return Task(
         goal="n + 1",
         inputs=inputs,
         role=role,
-        replicas=min(plan.voters, WARM) if role == "warm" else plan.voters,
+        replicas=1 if role == WARM_ROLE else plan.voters,
         deadline_s=plan.deadline_s,
         attempt_timeout_s=plan.attempt_timeout_s,
+        certainty=plan.certainty,
+        frugal=plan.frugal,
     )
 
 

@@ -24,6 +24,22 @@ def wilson_interval(wins: int, n: int, z: float = 1.959964) -> tuple[float, floa
     return low, high
 
 
+def beta_binomial_tail(least: int, n: int, alpha: float, beta: float) -> float:
+    """The chance of `least` or more successes in `n` trials whose common rate is Beta(alpha, beta).
+
+    Source: N. L. Johnson, A. W. Kemp, S. Kotz, "Univariate Discrete Distributions", 3rd ed. (2005), section 6.2.2.
+    """
+    if least <= 0:
+        return 1.0
+    log_beta = math.lgamma(alpha) + math.lgamma(beta) - math.lgamma(alpha + beta)
+    total = 0.0
+    for k in range(least, n + 1):
+        ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+        rate = math.lgamma(k + alpha) + math.lgamma(n - k + beta) - math.lgamma(n + alpha + beta)
+        total += math.exp(ways + rate - log_beta)
+    return min(1.0, total)
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The `share` (0..1) percentile of `values` by linear interpolation. Raises ValueError when empty."""
     if not values:

@@ -173,7 +173,9 @@ class Task(Frozen):
     `deadline_s` counts from the mission's start; `attempt_timeout_s` from the moment an agent starts (default: a
     quarter of the deadline, so that another agent can still try). An attempt that fails goes to another agent, up to
     `max_attempts` for each replica. With `early_stop` the vote ends as soon as it cannot change and the rest is
-    cancelled. With `different_policies` no two replicas go to agents of the same policy. `skill` asks for an agent that
+    cancelled; with a `certainty` below 1 (not for `weighted`) as soon as the complete vote would come to the same with
+    that probability. `frugal` asks no more agents at a time than the decision may need, which takes longer and makes
+    fewer calls. With `different_policies` no two replicas go to agents of the same policy. `skill` asks for an agent that
     has it. `priority` orders what waits. `spend` is the most that one attempt may spend of the mission's budget; the
     default is an equal share for each replica of the mission.
     """
@@ -189,6 +191,8 @@ class Task(Frozen):
     attempt_timeout_s: Seconds | None = None
     max_attempts: int = Field(default=3, ge=1, le=10)
     early_stop: bool = True
+    certainty: Annotated[float, Field(ge=0.5, le=1.0)] = 1.0
+    frugal: bool = False
     different_policies: bool = False
     skill: Name | None = None
     priority: Priority = 4
@@ -198,6 +202,8 @@ class Task(Frozen):
     def _threshold_only_for_quorum(self) -> Task:
         if self.threshold is not None and self.consensus is not Consensus.QUORUM:
             raise ValueError("threshold is only for quorum consensus")
+        if self.certainty < 1.0 and (self.consensus is Consensus.WEIGHTED or self.equality.tolerance):
+            raise ValueError("certainty below 1 is only for votes that are counted, and without a tolerance")
         return self
 
 

@@ -244,6 +244,7 @@ class MissionBrain:
 
     def _decided(self, task: RunningTask, decision: Decision | None) -> None:
         if decision is None:
+            self._queue.extend((task, replica) for replica in task.to_ask())
             return
         self._settle(task, decision, saved=len(task.open) + len(task.waiting))
         if task.input_error and not any(vote.reply for vote in task.votes):
@@ -251,7 +252,7 @@ class MissionBrain:
 
     def _close(self, task: RunningTask, *, expired: bool) -> None:
         """Decide the task over the votes that are in."""
-        missing = {**dict.fromkeys(task.waiting, ""), **{replica: id_ for id_, replica in task.open.items()}}
+        missing = {**dict.fromkeys(task.waiting.difference(task.spare), ""), **{replica: id_ for id_, replica in task.open.items()}}
         if expired and missing:
             self._unheard.append(task.node.id)
             detail = f"not heard: the task's time of {min(task.node.task.deadline_s, self._deadline_s):g} s was up"
@@ -325,7 +326,7 @@ class MissionBrain:
         task = self._running[node.id] = RunningTask.of(node, self._progress.upstream(node), self._now_s)
         self._agenda.begin(node.id, self._due_s(node))
         self._record(EventKind.TASK_STARTED, node.id, {"role": node.task.role, "replicas": node.task.replicas})
-        self._queue.extend((task, replica) for replica in range(node.task.replicas))
+        self._queue.extend((task, replica) for replica in task.to_ask())
 
     def _try_next(self) -> bool:
         """Send out the replica that has waited longest, or fail it if no money can come; False: it has to wait on."""

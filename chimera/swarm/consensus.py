@@ -21,6 +21,11 @@ Whoever leads alone, has what it needs, and leads by more than `r`, stays agreed
 may abstain or all back the runner-up or a new value. No quorum is certain when neither the leader can reach what it
 needs nor a tie can come about. A tie is never certain before the last vote, since that vote can break it.
 
+**Certainty.** With a certainty below 1, `majority`, `quorum` and `unanimous` also end once the leader would be agreed by
+the complete vote with that probability. Each voter that is out is taken to back the leader with a chance that is not
+known beforehand (uniform) and learnt from the votes that are in, and the runner-up otherwise; the number that will back
+it is then beta-binomial. Source: P. Aggarwal et al., "Let's Sample Step by Step: Adaptive-Consistency", EMNLP 2023.
+
 **Tolerance.** Numbers within a tolerance of each other do not form classes (1.0 and 1.2 may both be near 1.1, and not
 near one another), so the heaviest exact number becomes an anchor and absorbs its neighbours, then the next, and so on
 (`equality.anchors`); an anchor has the votes of its group. A late vote can therefore move an anchor and with it the
@@ -39,6 +44,7 @@ from fractions import Fraction
 from pydantic import JsonValue
 
 from chimera.core.errors import InputError, SwarmError
+from chimera.core.stats import beta_binomial_tail
 from chimera.core.types import Consensus, Decision, Equality, EqualityKind, Outcome, Reply, Vote
 from chimera.swarm.equality import anchors, canonical, key, number
 from chimera.swarm.known import known
@@ -71,6 +77,7 @@ class ConsensusEngine:
         threshold: float | None = None,
         equality: Equality = Equality(),
         early_stop: bool = True,
+        certainty: float = 1.0,
     ) -> None:
         if electorate < 1:
             raise InputError(f"a vote needs at least 1 voter, got {electorate}")
@@ -81,6 +88,7 @@ class ConsensusEngine:
         self._equality = equality
         self._tolerance = Fraction(repr(equality.tolerance)) if equality.tolerance else _NONE
         self._early_stop = early_stop
+        self._certainty = certainty
         self._unit = _MILLION if method is Consensus.WEIGHTED else 1
         self._need = _needed(method, electorate, threshold)
         self._ballots: dict[str, dict[str, int]] = {}
@@ -146,6 +154,27 @@ class ConsensusEngine:
             self._decision = self._decide()
         return self._decision
 
+    def wanted(self) -> int:
+        """How many of the voters that are out a decision takes at least: if all of them back the leader."""
+        remaining = self._electorate - len(self._ballots)
+        if not self._early_stop or self._tolerance:
+            return remaining
+        for more in range(1, remaining):
+            if self._safe(self._lead + more * self._unit, remaining - more):
+                return more
+        return remaining
+
+    def _safe(self, lead: int, remaining: int) -> bool:
+        """Whether a leader with this lead stays agreed, surely or as surely as is asked for, with `remaining` out."""
+        coming = remaining * self._unit
+        if lead >= self._need and lead > self._runner_up + coming:
+            return True
+        if self._certainty >= 1.0 or not lead:
+            return False
+        more = max(self._need - lead, (self._runner_up + remaining - lead) // 2 + 1)
+        against = self._electorate - remaining - lead
+        return beta_binomial_tail(more, remaining, 1 + lead, 1 + against) >= self._certainty
+
     def _entries(self, reply: Reply) -> list[tuple[JsonValue, str, int]]:
         """What a reply gives its voter's score to, as canonical form and key. Raises ReplyError; nothing is counted."""
         if self._method is not Consensus.WEIGHTED:
@@ -196,7 +225,7 @@ class ConsensusEngine:
         if self._tolerance:
             return self._foresee_near(remaining)
         coming = remaining * self._unit
-        if self._lead >= self._need and self._lead > self._runner_up + coming:
+        if self._safe(self._lead, remaining):
             return Outcome.AGREED
         if self._method is Consensus.UNANIMOUS:
             tie_possible = False

@@ -77,6 +77,8 @@ class TaskDraft(Frozen):
     attempt_timeout_s: Seconds | None = None
     max_attempts: Attempts | None = None
     early_stop: bool = True
+    certainty: Annotated[float, Field(ge=0.5, le=1.0)] = 1.0
+    frugal: bool = False
     different_policies: bool = False
     skill: Name | None = None
     spend: Budget | None = None

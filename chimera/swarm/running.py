@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -37,14 +37,15 @@ class Fault:
 
 @dataclass(slots=True, eq=False)
 class RunningTask:
-    """`waiting` replicas are to be sent out yet, for the first time or again; `open` are attempts by id, with their
-    replica. By replica: `tries`, `lost` hosts, and the last `cause` of failure."""
+    """`waiting` replicas are to be sent out yet, for the first time or again; the `spare` ones among them nobody needs so
+    far. `open` are attempts by id, with their replica. By replica: `tries`, `lost` hosts, and the last `cause` of failure."""
 
     node: TaskNode
     vote: ConsensusEngine
     work: bytes
     started_at_s: float
     waiting: set[int] = field(default_factory=set)
+    spare: deque[int] = field(default_factory=deque)
     open: dict[str, int] = field(default_factory=dict)
     tries: dict[int, int] = field(default_factory=dict)
     lost: dict[int, list[Report]] = field(default_factory=dict)
@@ -62,9 +63,18 @@ class RunningTask:
             threshold=spec.threshold,
             equality=spec.equality,
             early_stop=spec.early_stop,
+            certainty=spec.certainty,
         )
-        work = pickle.dumps(Work(spec, upstream), protocol=5)
-        return cls(node, vote, work, now_s, waiting=set(range(spec.replicas)))
+        work = Work(spec, upstream).pack()
+        spare = deque(range(spec.replicas))
+        return cls(node, vote, work, now_s, waiting=set(spare), spare=spare)
+
+    def to_ask(self) -> list[int]:
+        """The replicas to ask now: all that are spare, or of a frugal task as many as a decision may still take."""
+        count = len(self.spare)
+        if self.node.task.frugal:
+            count = min(count, self.vote.wanted() - len(self.open) - (len(self.waiting) - count))
+        return [self.spare.popleft() for _ in range(count)]
 
     def next_id(self, mission_id: str, replica: int) -> str:
         """The id of the replica's next attempt: `mission/task/replica/number`."""

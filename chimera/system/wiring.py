@@ -144,7 +144,8 @@ class RunningSwarm:
                             name, InputError(f"mission {name} is not known any more: was its journal in memory?")
                         )
                 after, origin = batch.last, batch.origin
-                for result in batch.reports:
+                for packed in batch.reports:
+                    result = TaskResult.model_validate_json(packed)
                     self._settle(result.mission_id, result)
             except Exception as error:
                 for name in list(self._results):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import random
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,7 @@ from tests.policies import LET_GO
 
 
 def attempt(timeout_s: float = 5.0, number: int = 1, **inputs: Any) -> Attempt:
-    work = pickle.dumps(Work(Task(goal="g", inputs=inputs)))
+    work = Work(Task(goal="g", inputs=inputs)).pack()
     return Attempt(f"m/t/0/{number}", "m", "t", 0, number, "worker", timeout_s, work)
 
 

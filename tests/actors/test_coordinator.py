@@ -174,7 +174,7 @@ async def test_a_session_is_told_of_its_own_missions_until_it_acknowledges() -> 
         after = 0
         while len(told) < 3:
             batch = await swarm.collect("first", 0, after, 5.0)
-            told |= {result.mission_id: result.value for result in batch.reports}
+            told |= {result.mission_id: result.value for result in map(TaskResult.model_validate_json, batch.reports)}
             after = batch.last
         assert told == {"a0": 0, "a1": 1, "a2": 2}
         assert len((await swarm.collect("first", 0, 0, 0.0)).reports) == 3, "not acknowledged yet"
@@ -188,9 +188,9 @@ async def test_a_session_may_attend_missions_of_others_and_is_told_which_are_unk
         await swarm.submit("other", [Submission("open", graph(attempt_timeout_s=0.3), 20.0)])
         assert await swarm.attend("mine", ["ended", "open", "nothing"]) == ["nothing"]
         [told] = (await swarm.collect("mine", 0, 0, 5.0)).reports
-        assert told.mission_id == "ended"
+        assert TaskResult.model_validate_json(told).mission_id == "ended"
         [later] = (await swarm.collect("mine", 1, 1, 5.0)).reports
-        assert later.mission_id == "open"
+        assert TaskResult.model_validate_json(later).mission_id == "open"
 
 
 async def test_refusals_come_one_by_one_and_the_rest_of_the_call_is_admitted() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -23,7 +22,7 @@ CELLS = ["Cell[0]", "Cell[1]"]
 
 
 def attempt(number: int, timeout_s: float = 10.0, **fields: Any) -> Attempt:
-    work = pickle.dumps(Work(Task(goal="g", inputs=fields.pop("inputs", {}))))
+    work = Work(Task(goal="g", inputs=fields.pop("inputs", {}))).pack()
     return Attempt(f"m/t{number}/0/1", "m", f"t{number}", 0, 1, fields.pop("role", "worker"), timeout_s, work, **fields)
 
 

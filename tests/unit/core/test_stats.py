@@ -7,8 +7,9 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import betabinom
 
-from chimera.core.stats import percentile, wilson_interval
+from chimera.core.stats import beta_binomial_tail, percentile, wilson_interval
 
 # wins and n with 0 <= wins <= n
 counts = st.integers(1, 5_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -89,3 +90,11 @@ def test_percentiles_of_nothing_and_beyond() -> None:
         percentile([], 0.5)
     with pytest.raises(ValueError, match=r"0\.\.1"):
         percentile([1.0], 1.5)
+
+
+@pytest.mark.parametrize(("n", "alpha", "beta"), [(1, 1, 1), (9, 8.0, 2.0), (63, 1.0, 40.0)])
+def test_the_beta_binomial_tail_is_that_of_scipy(n: int, alpha: float, beta: float) -> None:
+    for least in range(n + 1):
+        expected = betabinom.sf(least - 1, n, alpha, beta)
+        assert beta_binomial_tail(least, n, alpha, beta) == pytest.approx(expected, abs=1e-12)
+    assert beta_binomial_tail(n + 1, n, alpha, beta) == 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +137,7 @@ class Mission:
         """What the open attempts of a task are about."""
         works = {attempt.work for attempt in self.open.values() if attempt.task_id == task_id}
         [packed] = works
-        found = pickle.loads(packed)
+        found = Work.unpack(packed)
         assert isinstance(found, Work)
         return found
 

@@ -576,3 +576,33 @@ def test_one_and_true_and_its_name_are_three_values() -> None:
         mission.reply("t", value, replica)
     assert mission.ended.decision is not None
     assert (mission.ended.decision.outcome, mission.ended.decision.support) == (Outcome.NO_QUORUM, 0.5)
+
+
+def test_a_frugal_task_asks_no_more_than_a_decision_may_take() -> None:
+    mission = Mission(node("t", replicas=16, frugal=True))
+    assert sorted(attempt.replica for attempt in mission.open.values()) == list(range(9))
+    for replica in range(7):
+        mission.reply("t", "yes", replica)
+    mission.reply("t", "no", 7)
+    assert sorted(attempt.replica for attempt in mission.open.values()) == [8, 9]
+    mission.reply("t", "yes", 8)
+    mission.reply("t", "yes", 9)
+    result = mission.ended
+    assert (result.value, result.attempts, mission.open) == ("yes", 10, {})
+
+
+def test_a_frugal_task_asks_another_where_one_fails_for_good() -> None:
+    mission = Mission(node("t", replicas=3, frugal=True, max_attempts=1))
+    assert len(mission.open) == 2
+    mission.fail("t", FailureKind.RAISED, 0)
+    assert sorted(attempt.replica for attempt in mission.open.values()) == [1, 2]
+    mission.reply("t", 1, 1)
+    mission.reply("t", 1, 2)
+    assert mission.ended.value == 1
+
+
+def test_those_whom_a_frugal_task_never_asked_are_not_to_blame() -> None:
+    mission = Mission(node("t", replicas=16, frugal=True, deadline_s=5.0))
+    mission.reply("t", "yes", 0)
+    mission.tell(Tick(), 5.0)
+    assert len(mission.ended.replies) == 9

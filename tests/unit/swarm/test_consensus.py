@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from pydantic import JsonValue
 
 from chimera.core.errors import InputError, ReplyError, SwarmError
-from chimera.core.types import Alternative, Consensus, Equality, EqualityKind, FailureKind, Outcome, Reply, Vote
+from chimera.core.types import (
+    Alternative,
+    Consensus,
+    Decision,
+    Equality,
+    EqualityKind,
+    FailureKind,
+    Outcome,
+    Reply,
+    Vote,
+)
 from chimera.swarm.consensus import ConsensusEngine
 
 MAJORITY, WEIGHTED, UNANIMOUS, QUORUM = (
@@ -262,3 +273,50 @@ def test_with_a_tolerance_the_others_may_still_gather_to_a_tie() -> None:
 def test_a_vote_that_makes_no_sense_is_refused(method: Consensus, electorate: int, threshold: float | None) -> None:
     with pytest.raises(InputError):
         ConsensusEngine(method=method, electorate=electorate, threshold=threshold)
+
+
+def heard(votes: list[str], certainty: float, method: Consensus = Consensus.MAJORITY) -> tuple[int, Decision]:
+    """How many of these votes were heard before the decision, and the decision."""
+    engine = ConsensusEngine(method=method, electorate=len(votes), certainty=certainty)
+    for count, value in enumerate(votes, start=1):
+        if decision := engine.add(Vote(voter=f"v{count}", reply=Reply(value=value))):
+            return count, decision
+    raise AssertionError("a complete vote decides")
+
+
+def test_a_certainty_below_one_hears_fewer_and_is_hardly_ever_wrong() -> None:
+    chance = random.Random(7)
+    calls = sure = wrong = 0
+    for _ in range(1_000):
+        votes = [chance.choices("ab", (8, 2))[0] for _ in range(16)]
+        calls += (early := heard(votes, 0.99))[0]
+        sure += (full := heard(votes, 1.0))[0]
+        wrong += (early[1].outcome, early[1].value) != (full[1].outcome, full[1].value)
+    assert calls <= 0.6 * 16 * 1_000, "16 voters of whom 80 % agree: at least 40 % of the calls are saved"
+    assert sure > 0.65 * 16 * 1_000, "a stop that is never wrong cannot save so much"
+    assert wrong <= 10, "99 % certain"
+
+
+def test_what_is_wanted_is_what_a_decision_takes_at_least() -> None:
+    engine = ConsensusEngine(method=Consensus.MAJORITY, electorate=16)
+    assert engine.wanted() == 9
+    engine.add(Vote(voter="a", reply=Reply(value="x")))
+    assert engine.wanted() == 8
+    engine.add(Vote(voter="b", failure=FailureKind.RAISED))
+    assert engine.wanted() == 8
+    assert ConsensusEngine(method=Consensus.MAJORITY, electorate=16, early_stop=False).wanted() == 16
+    assert ConsensusEngine(method=Consensus.UNANIMOUS, electorate=4).wanted() == 4
+
+
+@pytest.mark.parametrize("method", list(Consensus))
+@pytest.mark.parametrize("seed", range(20))
+def test_never_less_is_wanted_than_was_heard_in_the_end(method: Consensus, seed: int) -> None:
+    chance = random.Random(seed)
+    engine = ConsensusEngine(method=method, electorate=9)
+    for n in range(9):
+        wanted = engine.wanted()
+        assert 1 <= wanted <= 9 - n
+        decision = engine.add(Vote(voter=f"v{n}", reply=Reply(value=chance.choice("abc"), confidence=chance.random())))
+        if decision is not None:
+            assert wanted == 1 or not decision.agreed
+            return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -14,7 +13,7 @@ from chimera.core.errors import StorageError
 from chimera.core.events import Event, EventKind
 from chimera.core.types import Budget, FailureKind, MissionState, Spend
 from chimera.storage.journal import decode_event, encode_event
-from chimera.swarm.attempt import NO_LIMIT, Report
+from chimera.swarm.attempt import NO_LIMIT, Report, Work
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.instructions import (
@@ -65,7 +64,7 @@ def said(steps: list[Instruction]) -> list[object]:
             case Finish(result):
                 found.append(result.model_dump_json())
             case Dispatch(attempts):
-                found += [(replace(attempt, work=b""), pickle.loads(attempt.work)) for attempt in attempts]
+                found += [(replace(attempt, work=b""), Work.unpack(attempt.work)) for attempt in attempts]
             case Cancel() | Appraise():
                 found.append(step)
     return found
@@ -169,7 +168,7 @@ def test_another_swarm_takes_over_with_all_of_the_time_and_what_was_in_progress(
     assert brain.wake_at == 110.0
     outstanding = brain.outstanding(101.0)
     assert {a.id for a in outstanding} == before.keys()
-    assert [pickle.loads(a.work) for a in outstanding] == [pickle.loads(a.work) for a in before.values()]
+    assert [Work.unpack(a.work) for a in outstanding] == [Work.unpack(a.work) for a in before.values()]
     assert all(a.barred == {"a0"} for a in outstanding)
 
     journal = mission.events + recorded(steps)

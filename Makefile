@@ -13,7 +13,7 @@ INSTALLED := $(if $(wildcard .venv/.all),.venv/.all,.venv/.base)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test soak coverage check lint fresh lock bench dist clean
+.PHONY: help run install test soak chaos overload coverage check lint fresh lock bench dist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,12 @@ test: .venv/.all ## install and run the whole test suite
 
 soak: .venv/.all ## the long tests, which `make test` leaves out
 	$(BIN)/python -m pytest -m soak
+
+chaos: .venv/.all ## a hundred times kill -9 of a cell, a manager, the coordinator or a node (20 minutes)
+	$(BIN)/python -m bench.chaos
+
+overload: .venv/.all ## five times the load that a swarm can carry (3 minutes)
+	$(BIN)/python -m bench.overload
 
 coverage: .venv/.all ## the test suite with branch coverage
 	$(BIN)/python -m coverage run -m pytest

@@ -77,6 +77,8 @@ class LocalNodes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()  # what is still connected when its Ray goes is ended by it a minute later
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         self._guard.wait()

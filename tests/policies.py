@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -193,6 +194,23 @@ class Unsayable(ReplyError):
 
 async def refuses_the_unsayable(task: Task, context: Context) -> Any:
     raise Unsayable("")
+
+
+MAKING_MAY_END = threading.Event()
+
+
+class HangsWhenFirstMade:
+    """The first of its process is never made, until the test lets it go."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        HangsWhenFirstMade.made += 1
+        if HangsWhenFirstMade.made == 1:
+            MAKING_MAY_END.wait()
+
+    async def __call__(self, task: Task, context: Context) -> int:
+        return 42
 
 
 class SlowToMake:

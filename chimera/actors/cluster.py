@@ -7,6 +7,7 @@ import glob
 import logging
 import os
 import socket
+import sys
 import time
 import warnings
 from dataclasses import dataclass
@@ -167,6 +168,8 @@ def _awakened(cls: type) -> type:
         # as Python does by default takes a tenth of a busy actor's time.
         gc.freeze()
         gc.set_threshold(100_000, 20, 100)
+        # A thread that comes back from the disk or the network waits no longer than this for a busy event loop.
+        sys.setswitchinterval(0.0005)
         cls.__init__(self, **arguments)  # type: ignore[misc]
         if hasattr(self, "awake"):
             await self.awake()

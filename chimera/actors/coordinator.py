@@ -11,7 +11,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from chimera.actors import cluster, scaling
@@ -19,18 +18,18 @@ from chimera.actors.crew import Crew
 from chimera.actors.metrics import SwarmMetrics
 from chimera.actors.missions import Missions
 from chimera.actors.muster import left, read_muster, spawned
-from chimera.actors.outbox import Batch, Outbox
+from chimera.actors.outbox import Batch
 from chimera.actors.overview import overview
 from chimera.actors.scaler import Scaler
 from chimera.actors.scribe import Scribe
+from chimera.actors.sessions import Sessions, Submission
 from chimera.actors.tracing import open_tracer
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
 from chimera.core.errors import ChimeraError, GraphError, InputError, NoAgents, Overloaded, StorageError
 from chimera.core.events import Event, EventKind
-from chimera.core.types import Budget, Isolation, TaskResult
+from chimera.core.types import Isolation, TaskResult
 from chimera.storage.journal import MAX_READ, Journal, open_journal
-from chimera.swarm.attempt import NO_LIMIT
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph
@@ -48,28 +47,7 @@ MAX_EVENTS = 100
 MAX_GRAPH_BYTES = 3_000_000
 """JSON bytes of a mission's graph, which is one event of the journal."""
 
-SESSION_S = 300.0
-"""A client that has not asked for its results for this long has gone."""
-
 PULSE_S = 2.0
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A mission as a client hands it over."""
-
-    mission_id: str
-    graph: TaskGraph
-    deadline_s: float
-    budget: Budget = NO_LIMIT
-
-
-class _Session:
-    """A client that collects results."""
-
-    def __init__(self, now: float) -> None:
-        self.outbox: Outbox[bytes] = Outbox()
-        self.seen_at = now
 
 
 class Coordinator:
@@ -94,10 +72,11 @@ class Coordinator:
         self._decomposer = TaskDecomposer(max_nodes=settings.max_nodes)
         self._tally = Tally(self._clock.monotonic())
         self._metrics = SwarmMetrics()
-        self._sessions: dict[str, _Session] = {}
+        self._sessions = Sessions(self._clock)
         self._seats: dict[str, Seat] = {}
         self._spawned: dict[str, list[str]] = {}
         self._ended: set[str] = set()
+        self._missions_per_s = 0.0
         self._next_agent = 0
         self._seq = 0
         self._roles: set[str] = set()
@@ -152,7 +131,7 @@ class Coordinator:
         A mission that is here already is not started again, and its result goes to the session that asks last.
         """
         await self.start()
-        self._session(session)
+        self._sessions.open(session)
         answers: list[ChimeraError | None] = []
         here_already: list[str] = []
         for submission in submissions:
@@ -163,7 +142,7 @@ class Coordinator:
                     self._missions.start(self._admit(submission), session)
                 answers.append(None)
             except ChimeraError as error:
-                answers.append(error)
+                answers.append(error.with_traceback(None))  # which would hold all that is here until it is collected
         await self._scribe.written()
         await self.attend(session, here_already)
         return answers
@@ -171,7 +150,7 @@ class Coordinator:
     async def attend(self, session: str, mission_ids: Sequence[str]) -> list[str]:
         """Have these missions' results told to the session; those that are not known here are returned."""
         await self.start()
-        box = self._session(session)
+        self._sessions.open(session)
         unknown = []
         for mission_id in mission_ids:
             try:
@@ -180,19 +159,17 @@ class Coordinator:
                 else:
                     result = await self._missions.result(mission_id, 0.0)
                 if result:
-                    box.outbox.put([_packed(result)])
+                    self._sessions.tell(session, result)
             except (InputError, StorageError):
                 unknown.append(mission_id)
         return unknown
 
-    async def collect(self, session: str, acked: int, after: int, wait_s: float) -> Batch[bytes]:
-        """Long-poll for the results of a session's missions, as JSON; see `Outbox`."""
+    async def collect(
+        self, session: str, acked: int, after: int, wait_s: float, origin: str | None = None
+    ) -> Batch[bytes]:
+        """Long-poll for the results of a session's missions; see `Sessions`."""
         await self.start()
-        box = self._session(session)
-        box.outbox.forget(acked)
-        batch = await box.outbox.collect(after=after, wait_s=min(wait_s, MAX_WAIT_S))
-        box.seen_at = self._clock.monotonic()
-        return batch
+        return await self._sessions.collect(session, acked, after, min(wait_s, MAX_WAIT_S), origin)
 
     async def result(self, mission_id: str, wait_s: float) -> TaskResult | None:
         """The result, waiting up to `wait_s` (at most 30) for it; None when it is not there yet."""
@@ -275,7 +252,7 @@ class Coordinator:
             tally=self._tally,
             decomposer=self._decomposer,
             tracer=open_tracer(),
-            ended=self._told,
+            ended=self._sessions.tell,
         )
         self._crew = self._missions.crew = Crew(
             swarm=self._swarm,
@@ -344,6 +321,7 @@ class Coordinator:
 
     def _admit(self, submission: Submission) -> MissionBrain:
         """The brain of a new mission. Raises Overloaded, GraphError, NoAgents."""
+        self._check_load(submission.graph)  # first, since whoever offers too much must not cost much
         graph = self._decomposer.validate(submission.graph)
         for node in graph.nodes:
             if node.task.role not in self._roles:
@@ -354,7 +332,7 @@ class Coordinator:
             if size > MAX_GRAPH_BYTES:
                 why = f"the mission's tasks are {size} bytes as JSON; the limit is {MAX_GRAPH_BYTES}"
                 raise GraphError(why, "too_many")
-        brain = MissionBrain(
+        return MissionBrain(
             mission_id=submission.mission_id,
             graph=graph,
             deadline_s=submission.deadline_s,
@@ -362,27 +340,21 @@ class Coordinator:
             budget=submission.budget,
             swarm=self._swarm,
         )
-        most = math.ceil(self._settings.max_missions * (1 + (brain.priority - 4) / 10))
-        if self._missions.running >= most:
-            self._tally.refused()
-            rate = self._tally.snapshot(self._clock.monotonic()).rates.missions_per_s
-            wait_s = min(30.0, max(0.05, self._missions.running / 10 / max(rate, 1.0)))
-            raise Overloaded(
-                f"{self._missions.running} missions are running; the limit for priority {brain.priority} is {most} "
-                "(CHIMERA_MAX_MISSIONS)",
-                wait_s,
-            )
-        return brain
 
-    def _session(self, session: str) -> _Session:
-        now = self._clock.monotonic()
-        for name in [name for name, box in self._sessions.items() if box.seen_at < now - SESSION_S]:
-            del self._sessions[name]
-        return self._sessions.setdefault(session, _Session(now))
-
-    def _told(self, session: str, result: TaskResult) -> None:
-        if box := self._sessions.get(session):
-            box.outbox.put([_packed(result)])
+    def _check_load(self, graph: TaskGraph) -> None:
+        """Raises Overloaded when so many missions run that none of this priority is taken. Come back when a tenth of
+        them may have ended."""
+        priority = graph.nodes[0].task.priority if graph.nodes else 0
+        most = math.ceil(self._settings.max_missions * (1 + (priority - 4) / 10))
+        if self._missions.running < most:
+            return
+        self._tally.refused()
+        wait_s = self._missions.running / 10 / self._missions_per_s if self._missions_per_s else 1.0
+        raise Overloaded(
+            f"{self._missions.running} missions are running; the limit for priority {priority} is {most} "
+            "(CHIMERA_MAX_MISSIONS)",
+            min(30.0, max(0.05, wait_s)),
+        )
 
     async def _note(self, kind: EventKind, data: dict[str, Any]) -> None:
         """Write an event of the swarm's own."""
@@ -409,13 +381,9 @@ class Coordinator:
             try:
                 managers = await self._crew.status()
                 activity = self._activity()
+                self._missions_per_s = activity.rates.missions_per_s
                 nodes = await asyncio.to_thread(scaling.nodes)
                 self._metrics.publish(overview(self._swarm, activity, managers, nodes))
                 await scaler.step(activity, managers, self._clock.monotonic())
             except Exception:
                 log.exception("the pulse missed a beat")
-
-
-def _packed(result: TaskResult) -> bytes:
-    """A result for the journey: as JSON, which is several times quicker than a pickle."""
-    return result.model_dump_json(exclude_defaults=True).encode()

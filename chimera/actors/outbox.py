@@ -41,6 +41,11 @@ class Outbox(Generic[T]):
         return len(self._reports)
 
     @property
+    def origin(self) -> str:
+        """Names this outbox."""
+        return self._origin
+
+    @property
     def last(self) -> int:
         """The number of the newest item."""
         return self._first - 1 + len(self._reports)

@@ -175,8 +175,8 @@ class Task(Frozen):
     `max_attempts` for each replica. With `early_stop` the vote ends as soon as it cannot change and the rest is
     cancelled; with a `certainty` below 1 (not for `weighted`) as soon as the complete vote would come to the same with
     that probability. `frugal` asks no more agents at a time than the decision may need, which takes longer and makes
-    fewer calls. With `different_policies` no two replicas go to agents of the same policy. `skill` asks for an agent that
-    has it. `priority` orders what waits. `spend` is the most that one attempt may spend of the mission's budget; the
+    fewer calls. With `different_policies` no two replicas go to agents of the same policy. `skill` asks for an agent
+    that has it. `priority` orders what waits. `spend` is the most that one attempt may spend of the mission's budget; the
     default is an equal share for each replica of the mission.
     """
 

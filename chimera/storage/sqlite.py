@@ -7,7 +7,7 @@ statements, since each gives the interpreter's lock away and has to win it back:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import chain
@@ -40,13 +40,15 @@ MAX_KNOWN = 20_000
 PRUNE_AT_ONCE = 200
 """Missions that one transaction deletes, so that appends get their turn in between."""
 
-FIND = "SELECT n, last_seq, swarm, ended_at_s IS NOT NULL FROM missions WHERE mission_id = ?"
+FIND = "SELECT mission_id, n, last_seq, swarm, ended_at_s IS NOT NULL FROM missions WHERE mission_id IN (VALUES {})"
 INSERT_MISSIONS = "INSERT INTO missions VALUES {}"
 MOVE_MISSIONS = """
 UPDATE missions SET last_at_s = new.column1, last_kind = new.column2, last_seq = new.column3
 FROM (VALUES {}) AS new WHERE n = new.column4
 """
-MARK_MISSION = "UPDATE missions SET swarm = ?, ended_at_s = ? WHERE n = ?"  # indexed columns: only when they change
+MARK_MISSIONS = """
+UPDATE missions SET swarm = new.column1, ended_at_s = new.column2 FROM (VALUES {}) AS new WHERE n = new.column3
+"""  # indexed columns: only when they change
 INSERT_EVENTS = "INSERT INTO events VALUES {}"
 READ_EVENTS = """
 SELECT line FROM events WHERE n = (SELECT n FROM missions WHERE mission_id = ?) AND seq > ? ORDER BY seq LIMIT ?
@@ -167,19 +169,15 @@ class SqliteJournal(Journal):
             del self._ends[next(iter(self._ends))]
         return refused
 
-    def _find(self, missions: Iterable[str]) -> dict[str, _End]:
+    def _find(self, missions: Collection[str]) -> dict[str, _End]:
         """The ends of `missions`, less those that are new. Within a write transaction."""
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._data_version:  # another connection has written
             self._ends.clear()
             self._data_version = version
-        ends = {}
-        for mission in missions:
-            end = self._ends.get(mission)
-            if end is None and (row := self._connection.execute(FIND, (mission,)).fetchone()):
-                end = _End(*row)
-            if end is not None:
-                ends[mission] = end
+        ends = {mission: self._ends[mission] for mission in missions if mission in self._ends}
+        unknown = [(mission,) for mission in missions if mission not in ends]
+        ends |= {mission: _End(*end) for mission, *end in self._execute(FIND, unknown)}
         return ends
 
     def _insert(self, growths: list[Growth], ends: dict[str, _End]) -> None:
@@ -204,13 +202,17 @@ class SqliteJournal(Journal):
             events += [(n, number, line) for number, line in enumerate(growth.lines, growth.after + 1)]
         self._execute(INSERT_MISSIONS, new)
         self._execute(MOVE_MISSIONS, moved)
-        self._connection.executemany(MARK_MISSION, marked)
+        self._execute(MARK_MISSIONS, marked)
         self._execute(INSERT_EVENTS, events)
 
-    def _execute(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _execute(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The statement over many rows at once, and what it finds."""
+        found: list[tuple[Any, ...]] = []
         for start in range(0, len(rows), MAX_ROWS):
             part = rows[start : start + MAX_ROWS]
-            self._connection.execute(_sql(statement, len(part[0]), len(part)), list(chain.from_iterable(part)))
+            values = list(chain.from_iterable(part))
+            found += self._connection.execute(_sql(statement, len(part[0]), len(part)), values).fetchall()
+        return found
 
     def _prune(self, ended_before_s: float, limit: int) -> int:
         """In the thread: delete `limit` missions at most."""

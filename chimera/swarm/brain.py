@@ -252,7 +252,8 @@ class MissionBrain:
 
     def _close(self, task: RunningTask, *, expired: bool) -> None:
         """Decide the task over the votes that are in."""
-        missing = {**dict.fromkeys(task.waiting.difference(task.spare), ""), **{replica: id_ for id_, replica in task.open.items()}}
+        missing = dict.fromkeys(task.waiting.difference(task.spare), "")
+        missing |= {replica: attempt_id for attempt_id, replica in task.open.items()}
         if expired and missing:
             self._unheard.append(task.node.id)
             detail = f"not heard: the task's time of {min(task.node.task.deadline_s, self._deadline_s):g} s was up"

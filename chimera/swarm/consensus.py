@@ -21,10 +21,10 @@ Whoever leads alone, has what it needs, and leads by more than `r`, stays agreed
 may abstain or all back the runner-up or a new value. No quorum is certain when neither the leader can reach what it
 needs nor a tie can come about. A tie is never certain before the last vote, since that vote can break it.
 
-**Certainty.** With a certainty below 1, `majority`, `quorum` and `unanimous` also end once the leader would be agreed by
-the complete vote with that probability. Each voter that is out is taken to back the leader with a chance that is not
-known beforehand (uniform) and learnt from the votes that are in, and the runner-up otherwise; the number that will back
-it is then beta-binomial. Source: P. Aggarwal et al., "Let's Sample Step by Step: Adaptive-Consistency", EMNLP 2023.
+**Certainty.** With a certainty below 1, `majority`, `quorum` and `unanimous` also end once the complete vote would agree
+on the leader with that probability. Each voter that is out is taken to back it with a chance that is not known
+beforehand (uniform) and learnt from the votes that are in, and the runner-up otherwise; how many will is then
+beta-binomial. Source: P. Aggarwal et al., "Let's Sample Step by Step: Adaptive-Consistency", EMNLP 2023.
 
 **Tolerance.** Numbers within a tolerance of each other do not form classes (1.0 and 1.2 may both be near 1.1, and not
 near one another), so the heaviest exact number becomes an anchor and absorbs its neighbours, then the next, and so on

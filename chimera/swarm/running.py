@@ -37,8 +37,9 @@ class Fault:
 
 @dataclass(slots=True, eq=False)
 class RunningTask:
-    """`waiting` replicas are to be sent out yet, for the first time or again; the `spare` ones among them nobody needs so
-    far. `open` are attempts by id, with their replica. By replica: `tries`, `lost` hosts, and the last `cause` of failure."""
+    """`waiting` replicas are to be sent out yet, for the first time or again; the `spare` ones among them nobody needs
+    so far. `open` are attempts by id, with their replica. By replica: `tries`, `lost` hosts, the last `cause` of
+    failure."""
 
     node: TaskNode
     vote: ConsensusEngine

@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 from chimera.actors import cluster
-from chimera.actors.coordinator import Coordinator, Submission
+from chimera.actors.coordinator import Coordinator
+from chimera.actors.sessions import Submission
 from chimera.core.config import Settings
 from chimera.core.errors import ChimeraError, InputError
 from chimera.core.types import Budget, TaskResult
@@ -132,8 +133,8 @@ class RunningSwarm:
         after, origin = 0, ""
         while True:
             try:
-                batch = await self.call("collect", self._session, after, after, POLL_S)
-                if origin and batch.origin != origin:
+                batch = await self.call("collect", self._session, after, after, POLL_S, origin)
+                if batch.origin != origin:
                     waited_for = [
                         name
                         for name, future in self._results.items()

@@ -16,7 +16,8 @@ from typing import Any
 from ray.exceptions import ActorDiedError
 
 from chimera.actors.cell import Cell
-from chimera.actors.coordinator import Coordinator, Submission
+from chimera.actors.coordinator import Coordinator
+from chimera.actors.sessions import Submission
 from chimera.core.config import Settings
 from chimera.core.types import AgentSpec, Budget, Task, TaskResult
 from chimera.swarm.attempt import NO_LIMIT
@@ -25,7 +26,24 @@ from chimera.swarm.policy import Seat
 
 SWARM = "swarm-test"
 
-_process: ContextVar[Handle | None] = ContextVar("process", default=None)
+_life: ContextVar[Life | None] = ContextVar("life", default=None)
+
+
+class Life:
+    """A process: from its start to its end. What it does afterwards, from a timer or a thread, has no effect."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.over = False
+
+    def started(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def end(self) -> None:
+        self.over = True
+        for task in self.tasks:
+            task.cancel()
 
 
 class Handle:
@@ -36,7 +54,6 @@ class Handle:
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        self._tasks: set[asyncio.Task[Any]] = set()
         self.slow: dict[str, asyncio.Event] = {}
         self.living = True
         self.lives = 0
@@ -47,28 +64,24 @@ class Handle:
 
     def end(self, *, restart: bool) -> None:
         """Its process is gone, as after kill -9."""
-        for task in self._tasks:
-            task.cancel()
+        self.life.end()
         self.living = restart
         if restart:
             self._begin()
 
-    def started(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def _begin(self) -> None:
         self.lives += 1
+        self.life = Life()
         self.actor = self._inside(self._make)
         if hasattr(self.actor, "awake"):
             self._inside(lambda: asyncio.ensure_future(self.actor.awake()))
 
     def _inside(self, call: Callable[[], Any]) -> Any:
-        before = _process.set(self)
+        before = _life.set(self.life)
         try:
             return call()
         finally:
-            _process.reset(before)
+            _life.reset(before)
 
     def _call(self, name: str, arguments: tuple[Any, ...]) -> asyncio.Future[Any]:
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -76,13 +89,13 @@ class Handle:
             answered.set_exception(ActorDiedError())
             answered.exception()
             return answered
-        packed, life = pickle.dumps(arguments), self.lives
+        packed, life = pickle.dumps(arguments), self.life
         work = self._inside(lambda: asyncio.ensure_future(self._work(name, packed)))
 
         def answer(done: asyncio.Task[Any]) -> None:
             if answered.done():
                 return
-            if not self.living or self.lives != life or done.cancelled():
+            if life.over or done.cancelled():
                 answered.set_exception(ActorDiedError())
             elif error := done.exception():
                 answered.set_exception(error)
@@ -130,7 +143,8 @@ class Processes:
 
     def kill(self, handle: Handle, *, restart: bool = False) -> None:
         """As `cluster.kill`."""
-        if handle.living:
+        caller = _life.get()
+        if handle.living and not (caller and caller.over):
             handle.end(restart=restart)
 
     def crash(self, name: str) -> None:
@@ -155,8 +169,8 @@ class Processes:
 def _belonging(loop: asyncio.AbstractEventLoop, work: Any, context: Any = None) -> asyncio.Task[Any]:
     """A task factory: what a process starts ends with it."""
     task = asyncio.Task(work, loop=loop, context=context)
-    if process := _process.get():
-        process.started(task)
+    if life := _life.get():
+        life.started(task)
     return task
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from chimera.actors.coordinator import Coordinator, Submission
+from chimera.actors.coordinator import Coordinator
+from chimera.actors.sessions import Submission
 from chimera.core.errors import GraphError, InputError, NoAgents, Overloaded, PolicyError, StorageError
 from chimera.core.events import Event
-from chimera.core.types import AgentSpec, Isolation, MissionState, Task
+from chimera.core.types import AgentSpec, Isolation, MissionState, Task, TaskResult
 from chimera.storage.memory import MemoryJournal
 from chimera.swarm.graph import TaskGraph, TaskNode
 from chimera.swarm.policy import Seat

@@ -17,6 +17,7 @@ from chimera.core.types import FailureKind, Isolation, Reply, Task
 from chimera.swarm.attempt import Appraisal, Attempt, Report, Work
 from chimera.swarm.policy import Seat
 from tests.actors.in_process import SWARM, Handle, Processes, seats, until
+from tests.policies import MAKING_MAY_END
 
 CELLS = ["Cell[0]", "Cell[1]"]
 
@@ -202,6 +203,19 @@ async def test_a_node_that_dies_with_its_manager_and_cells_is_had_back(shard: Sh
     assert set(shard.outcomes.values()) == {"reply"}
     await until(lambda: shard.processes.living >= set(CELLS))
     assert await shard.hosted() == {"Cell[0]": 2, "Cell[1]": 2}
+
+
+async def test_agents_whose_loading_takes_too_long_are_there_when_it_is_done_at_last() -> None:
+    shard = Shard(spawn_timeout_s=0.3)
+    try:
+        agents = [*named(seats("HangsWhenFirstMade")), *named(seats("answer"), first=1)]
+        assert await shard.begin(agents, cells=["Cell[0]"]) == {}
+        await shard.call("dispatch", [attempt(n, policy="tests.policies:HangsWhenFirstMade") for n in range(5)])
+        await until(lambda: len(shard.reports) == 5)
+        assert set(shard.outcomes.values()) == {"reply"}
+    finally:
+        MAKING_MAY_END.set()
+        shard.close()
 
 
 async def test_what_is_dispatched_again_is_ignored(shard: Shard) -> None:

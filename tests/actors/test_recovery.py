@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from chimera.actors.coordinator import Submission
+from chimera.actors.outbox import Batch
+from chimera.actors.sessions import Submission
 from chimera.core.errors import ChimeraError, InputError, PolicyError
 from chimera.core.events import Event, EventKind
 from chimera.core.types import Isolation, MissionState, TaskResult
@@ -76,6 +77,11 @@ async def events_of(journal: str, mission_ids: list[str]) -> dict[str, list[Even
         await opened.close()
 
 
+def named_in(batch: Batch[bytes]) -> list[str]:
+    """The missions whose results these are."""
+    return [TaskResult.model_validate_json(packed).mission_id for packed in batch.reports]
+
+
 def audit(events: list[Event]) -> None:
     """Numbered without a gap, each replica accepted once, each task decided once, the mission ended once."""
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
@@ -99,6 +105,26 @@ async def test_a_coordinator_that_died_goes_on_and_what_living_agents_did_meanwh
     assert dict(DONE) == {f"{name}/t/0": 1 for name in names}, "nothing is done twice: the managers have it"
     for events in (await events_of(swarm.journal, names)).values():
         audit(events)
+
+
+class SlowDisk:
+    """A journal whose appends take a while."""
+
+    def __init__(self, journal: Any) -> None:
+        self._journal = journal
+
+    async def append(self, events: Any) -> None:
+        await asyncio.sleep(0.1)
+        await self._journal.append(events)
+
+
+async def test_what_a_client_was_told_is_admitted_is_never_lost(swarm: Swarm) -> None:
+    await swarm.spawn("counts_itself")
+    scribe = swarm.handle.actor._scribe
+    scribe._journal = SlowDisk(scribe._journal)
+    assert await swarm.submit("m") is None
+    await swarm.crash_coordinator()
+    assert (await swarm.result("m")).value == 42
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -189,12 +215,26 @@ async def test_a_mission_that_is_submitted_again_to_a_coordinator_that_came_back
     told: list[TaskResult] = []
     while len(told) < 2:
         batch = await swarm.call("collect", "tests", len(told), len(told), 5.0)
-        told += batch.reports
+        told += map(TaskResult.model_validate_json, batch.reports)
     assert {result.mission_id: (result.state, result.value) for result in told} == {
         "ended": (MissionState.ANSWERED, 42),
         "open": (MissionState.ANSWERED, 42),
     }
     assert DONE == {"ended/t/0": 1, "open/t/0": 1}
+
+
+async def test_a_mission_that_is_submitted_again_long_after_it_ended_is_answered_from_the_journal(swarm: Swarm) -> None:
+    await swarm.spawn("counts_itself")
+    await swarm.submit("m", inputs={"answer": 1})
+    await swarm.result("m")
+    swarm.handle.actor._missions._missions.clear()  # as after many others
+    await swarm.submit("m", inputs={"answer": 2})
+    told: list[TaskResult] = []
+    while len(told) < 2:
+        batch = await swarm.call("collect", "tests", 0, len(told), 5.0)
+        told += map(TaskResult.model_validate_json, batch.reports)
+    assert [(result.state, result.value) for result in told] == [(MissionState.ANSWERED, 1)] * 2
+    assert dict(DONE) == {"m/t/0": 1}
 
 
 async def test_a_session_attends_what_it_waited_for_before(swarm: Swarm) -> None:
@@ -206,9 +246,21 @@ async def test_a_session_attends_what_it_waited_for_before(swarm: Swarm) -> None
     await swarm.crash_coordinator()
     assert await swarm.call("attend", "tests", ["ended", "open", "nothing"]) == ["nothing"]
     batch = await swarm.call("collect", "tests", 0, 0, 5.0)
-    assert [result.mission_id for result in batch.reports] == ["ended"] and batch.origin != before
+    assert named_in(batch) == ["ended"] and batch.origin != before
     batch = await swarm.call("collect", "tests", 1, 1, 5.0)
-    assert [result.mission_id for result in batch.reports] == ["open"]
+    assert named_in(batch) == ["open"]
+
+
+async def test_a_client_learns_at_once_that_its_coordinator_is_a_new_one(swarm: Swarm) -> None:
+    await swarm.spawn("counts_itself")
+    await swarm.submit("m")
+    first = await swarm.call("collect", "tests", 0, 0, 30.0, "")
+    assert first.origin
+    await swarm.crash_coordinator()
+    await swarm.submit("other", inputs={"seconds": 0.0})
+    await swarm.result("other")
+    second = await asyncio.wait_for(swarm.call("collect", "tests", 1, 1, 30.0, first.origin), 10.0)
+    assert second.origin != first.origin and named_in(second) == ["other"], "an ack of the old one forgets nothing"
 
 
 async def test_a_mission_that_was_cancelled_stays_so(swarm: Swarm) -> None:

@@ -34,7 +34,9 @@ def tree(root: type[ChimeraError]) -> Iterator[type[ChimeraError]]:
         yield from tree(child)
 
 
-ERRORS = sorted(set(tree(ChimeraError)), key=lambda error: error.__name__)
+ERRORS = sorted(
+    {error for error in tree(ChimeraError) if error.__module__.startswith("chimera.")}, key=lambda error: error.__name__
+)
 
 
 def sample(error: type[ChimeraError]) -> ChimeraError:

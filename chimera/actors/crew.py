@@ -204,7 +204,8 @@ class Crew:
         for member in self._members.values():
             member.courier.close()
             try:
-                await asyncio.wait_for(_answer(member.handle.close.remote()), 10)
+                async with asyncio.timeout(10):
+                    await member.handle.close.remote()
             except cluster.CALL_FAILED as error:
                 log.warning("%s did not close: %s", member.name, error)
                 for cell in member.cells:
@@ -240,10 +241,8 @@ class Crew:
         after = 0
         while True:
             try:
-                batch: Batch[Report] = await asyncio.wait_for(
-                    _answer(member.handle.collect.remote(member.acked, after, POLL_S)),
-                    POLL_S + self._settings.stall_s,
-                )
+                async with asyncio.timeout(POLL_S + self._settings.stall_s):
+                    batch: Batch[Report] = await member.handle.collect.remote(member.acked, after, POLL_S)
             except Exception as error:
                 died = isinstance(error, cluster.ACTOR_GONE) or isinstance(cluster.unwrap(error), NotBegun)
                 await self._revive(member, "died" if died else f"stalled ({error!r})", restart=not died)
@@ -299,13 +298,15 @@ class Crew:
             await asyncio.sleep(STANDING_S)
             for member in list(self._members.values()):
                 try:
-                    member.standing = await asyncio.wait_for(_answer(member.handle.standing.remote()), 5)
+                    async with asyncio.timeout(5):
+                        member.standing = await member.handle.standing.remote()
                 except Exception as error:
                     log.info("%s: no standing: %s", member.name, error)
 
     async def _ask(self, member: _Member) -> None:
         try:
-            member.status = await asyncio.wait_for(_answer(member.handle.status.remote()), 10)
+            async with asyncio.timeout(10):
+                member.status = await member.handle.status.remote()
         except Exception as error:
             log.info("%s: no status: %s", member.name, error)
 
@@ -314,8 +315,3 @@ class Crew:
         for name, mine in self._appraisals.items():
             self._members[name].handle.appraise.remote(mine)
         self._appraisals.clear()
-
-
-async def _answer(call: Any) -> Any:
-    """A remote call as a coroutine, for asyncio's own functions."""
-    return await call

@@ -43,7 +43,8 @@ class Home:
         """
         limit_s = self._load_timeout_s
         try:
-            refused: dict[str, str] = await asyncio.wait_for(answer(self.handle.host.remote(seats, afresh)), limit_s)
+            async with asyncio.timeout(limit_s):
+                refused: dict[str, str] = await self.handle.host.remote(seats, afresh)
         except TimeoutError:
             raise ClusterError(
                 f"{self.name} did not start within {limit_s:g} s: has the cluster room for it, does the policy's"
@@ -89,7 +90,8 @@ class Home:
     async def examine(self) -> None:
         """Ask for the vitals; empty while the cell does not answer."""
         try:
-            vitals: dict[str, Any] = await asyncio.wait_for(answer(self.handle.vitals.remote()), 5)
+            async with asyncio.timeout(5):
+                vitals: dict[str, Any] = await self.handle.vitals.remote()
         except Exception:
             self.vitals = {}
             return
@@ -101,8 +103,3 @@ class Home:
 
     async def _send(self, batch: list[Errand]) -> None:
         await self.handle.run.remote(batch)
-
-
-async def answer(call: Any) -> Any:
-    """A remote call as a coroutine, for asyncio's own functions."""
-    return await call

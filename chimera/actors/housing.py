@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from chimera.actors import cluster
-from chimera.actors.home import Home, answer
+from chimera.actors.home import Home
 from chimera.actors.outbox import Batch
 from chimera.core.config import Settings
 from chimera.core.errors import ClusterError, NotBegun
@@ -198,9 +198,8 @@ class Housing:
         stall_s = self._settings.stall_s
         while True:
             try:
-                batch: Batch[Report] = await asyncio.wait_for(
-                    answer(home.handle.collect.remote(after, after, stall_s / 3)), stall_s
-                )
+                async with asyncio.timeout(stall_s):
+                    batch: Batch[Report] = await home.handle.collect.remote(after, after, stall_s / 3)
             except Exception as error:  # whatever it is, the cell is watched on
                 if isinstance(error, cluster.ACTOR_GONE) or isinstance(cluster.unwrap(error), NotBegun):
                     await self._revive(home, f"{home.name} died")

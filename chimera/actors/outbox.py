@@ -75,7 +75,8 @@ class Outbox(Generic[T]):
         if after == self.last:
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
             except TimeoutError:
                 return Batch(after, (), self._origin)
         skip = max(0, after - self._first + 1)

@@ -176,8 +176,8 @@ class Task(Frozen):
     cancelled; with a `certainty` below 1 (not for `weighted`) as soon as the complete vote would come to the same with
     that probability. `frugal` asks no more agents at a time than the decision may need, which takes longer and makes
     fewer calls. With `different_policies` no two replicas go to agents of the same policy. `skill` asks for an agent
-    that has it. `priority` orders what waits. `spend` is the most that one attempt may spend of the mission's budget; the
-    default is an equal share for each replica of the mission.
+    that has it. `priority` orders what waits. `spend` is the most that one attempt may spend of the mission's budget;
+    the default is an equal share for each replica of the mission.
     """
 
     goal: str = Field(min_length=1, max_length=20_000)

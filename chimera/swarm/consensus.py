@@ -21,8 +21,8 @@ Whoever leads alone, has what it needs, and leads by more than `r`, stays agreed
 may abstain or all back the runner-up or a new value. No quorum is certain when neither the leader can reach what it
 needs nor a tie can come about. A tie is never certain before the last vote, since that vote can break it.
 
-**Certainty.** With a certainty below 1, `majority`, `quorum` and `unanimous` also end once the complete vote would agree
-on the leader with that probability. Each voter that is out is taken to back it with a chance that is not known
+**Certainty.** With one below 1, `majority`, `quorum` and `unanimous` also end once the complete vote would agree on the
+leader with that probability. Each voter that is out is taken to back it with a chance that is not known
 beforehand (uniform) and learnt from the votes that are in, and the runner-up otherwise; how many will is then
 beta-binomial. Source: P. Aggarwal et al., "Let's Sample Step by Step: Adaptive-Consistency", EMNLP 2023.
 

@@ -33,7 +33,7 @@ def commands() -> list[str]:
     lines = [line.split(" #")[0].strip() for body in blocks("") for line in body.splitlines()]
     lines = [line for line in lines if line.startswith(STARTS)]
     inline = re.findall(r"`((?:chimera|make|ray job|python) [^`]+)`", "".join(p.read_text("utf-8") for p in PAGES))
-    mentioned = {"chimera run", "ray job submit", "chimera run --help"}
+    mentioned = {"chimera run", "chimera bench swarm", "ray job submit", "chimera run --help"}
     return sorted((set(lines) | set(inline)) - mentioned)
 
 

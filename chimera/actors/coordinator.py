@@ -40,7 +40,6 @@ from chimera.swarm.tally import Tally
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 30.0
-
 MAX_EVENTS = 100
 """Events in one answer: a reply may be a megabyte."""
 
@@ -98,9 +97,10 @@ class Coordinator:
 
     async def start(self) -> None:
         """Open the journal, take up what it holds of this swarm, start the managers or find them. Safe to repeat."""
-        if self._starting is None:
-            self._starting = asyncio.create_task(self._start())
-        await asyncio.shield(self._starting)
+        begun = self._starting
+        if begun is None or (begun.done() and (begun.cancelled() or begun.exception())):
+            begun = self._starting = asyncio.create_task(self._start())
+        await asyncio.shield(begun)
 
     async def spawn_agents(self, seats: Sequence[Seat], request: str = "") -> list[str]:
         """Give each agent an id and a place. All or none: a policy that cannot be loaded raises PolicyError.
@@ -116,7 +116,8 @@ class Coordinator:
             named = [seat.named(f"{seat.role}-{first + n}") for n, seat in enumerate(seats)]
             shares = self._crew.shares(named)
             for name, mine in shares.items():
-                await self._note(EventKind.AGENTS_SPAWNED, spawned(name, request, mine))
+                for told in spawned(name, request, mine):
+                    await self._note(EventKind.AGENTS_SPAWNED, told)
             try:
                 await self._crew.spawn(shares)
             except ChimeraError:
@@ -265,6 +266,16 @@ class Coordinator:
             tally=self._tally,
         )
         self._journal = journal
+        try:
+            await self._take_up(journal)
+        except BaseException:
+            self._journal = None  # the next call tries again
+            await journal.close()
+            raise
+        self._pulse = asyncio.create_task(self._beat())
+
+    async def _take_up(self, journal: Journal) -> None:
+        """Go on with what the journal holds of this swarm: its agents, then its missions."""
         past = await self._past(journal)
         for agent_id in await self._crew.start(self._plan(self._cells), past):
             await self._note(EventKind.AGENTS_LEFT, left(int(agent_id.rpartition("-")[2]), 1))
@@ -279,7 +290,6 @@ class Coordinator:
         summaries = await journal.missions(MAX_READ, swarm=self._swarm)
         self._ended = {told.mission_id for told in summaries if told.last_kind is EventKind.MISSION_ENDED}
         self._crew.listen()
-        self._pulse = asyncio.create_task(self._beat())
 
     async def _past(self, journal: Journal) -> list[tuple[str, Seat]]:
         """This swarm's agents, by its journal; for a new swarm, none."""

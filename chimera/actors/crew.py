@@ -251,6 +251,7 @@ class Crew:
             if batch.last < after:
                 member.acked = 0
             after = batch.last
+            self.router.weigh(member.name, batch.up)
             await self._heard([self._signed(report) for report in batch.reports], partial(member.ack, after))
 
     def _signed(self, report: Report) -> Report:
@@ -268,8 +269,13 @@ class Crew:
         member.up = False
         if restart:
             self._kill(member.handle, restart=True)
-        member.courier.close()
-        member.courier = Courier(member._send)
+        member.courier.close()  # and drops what is put: all that the router sent here goes again when it is back
+        self.router.weigh(member.name, 0.0)
+        if any(other.up for other in self._members.values()):
+            lost = self.router.open_at(member.name)
+            for attempt_id in lost:
+                self.router.ended(attempt_id)
+            self.dispatch(self._again(lost))
         pause_s = 0.1
         while True:
             try:
@@ -282,6 +288,8 @@ class Crew:
                 pause_s = min(2 * pause_s, 0.5)
         member.acked = 0
         member.up = True
+        member.courier = Courier(member._send)
+        self.router.weigh(member.name, 1.0)
         lost = self.router.open_at(member.name)
         member.courier.put((attempt, attempt.priority) for attempt in self._routed(lost))
 

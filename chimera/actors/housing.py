@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 DRAIN_S = 30.0
 """How long a cell that is to go may finish what it has in hand."""
 
+ASK_AGAIN_S = 0.25
+"""How often a cell that is to come back is asked whether it has."""
+
 LOOK_S = 0.05
 """How often it is seen whether a cell that is drained has more agents idle."""
 
@@ -218,6 +221,7 @@ class Housing:
         self._perform(self._roster.cell_down(home.name, why))
         pause_s = 0.2
         while True:
+            await self._wait_for(home)
             try:
                 refused = await home.refill()
                 break
@@ -233,6 +237,15 @@ class Housing:
         self._up(home)
         if not home.seats and home.name in self._packed:  # it was not there when the others were levelled
             self._later(self._level_again())
+
+    async def _wait_for(self, home: Home) -> None:
+        """Until the actor answers: Ray starts it anew by itself, here or on another node."""
+        while True:
+            await home.examine()
+            if home.vitals:
+                return
+            await asyncio.sleep(ASK_AGAIN_S)
+            home.renew()
 
     async def _retire(self, home: Home) -> None:
         """Let a cell finish what it has in hand, give its agents to the others, and end it."""

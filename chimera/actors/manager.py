@@ -12,6 +12,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from chimera.actors import cluster
@@ -121,7 +122,7 @@ class Manager:
         self._lease.renew()
         self._check_begun()
         self._told.difference_update(report.attempt_id for report in self._outbox.forget(acked))
-        return await self._outbox.collect(after=after, wait_s=wait_s)
+        return replace(await self._outbox.collect(after=after, wait_s=wait_s), up=self._roster.up)
 
     async def set_cells(self, cells: Sequence[str]) -> None:
         """Have these cells and no others: new ones take over a share of the agents, the others are drained and end."""

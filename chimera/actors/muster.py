@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,12 @@ from chimera.core.events import Event, EventKind
 from chimera.core.types import Isolation
 from chimera.storage.journal import Journal
 from chimera.swarm.policy import Seat
+
+MAX_ENTRIES_BYTES = 100_000
+"""JSON bytes of an event's entries, beyond which the next entry goes into an event of its own."""
+
+MAX_RUN = 10_000
+"""Agents in one entry."""
 
 
 @dataclass(slots=True)
@@ -34,26 +41,48 @@ async def read_muster(journal: Journal, swarm: str) -> Muster:
     return muster
 
 
-def spawned(manager: str, request: str, seats: Sequence[Seat]) -> dict[str, JsonValue]:
-    """The data of an AGENTS_SPAWNED event. Agents that differ in nothing but their number are one entry."""
-    entries: list[dict[str, Any]] = []
+def spawned(manager: str, request: str, seats: Sequence[Seat]) -> list[dict[str, JsonValue]]:
+    """The data of AGENTS_SPAWNED events, each small enough for a journal.
+
+    Agents that differ in nothing but their number are one entry.
+    """
+    events: list[dict[str, JsonValue]] = []
+    entries: list[JsonValue] = []
+    size_bytes = 0
+    for alike in _alike(seats):
+        entry = _entry(alike)
+        more = len(json.dumps(entry))
+        if entries and size_bytes + more > MAX_ENTRIES_BYTES:
+            events.append({"manager": manager, "request": request, "agents": entries})
+            entries, size_bytes = [], 0
+        entries.append(entry)
+        size_bytes += more
+    return [*events, {"manager": manager, "request": request, "agents": entries}]
+
+
+def _alike(seats: Sequence[Seat]) -> Iterator[list[Seat]]:
+    """Runs of seats that differ in nothing but their number, none too long for an event."""
+    run: list[Seat] = []
     for seat in seats:
-        number = _number(seat.agent_id)
-        told = {
-            "role": seat.role,
-            "policy": seat.policy,
-            "isolation": seat.isolation.value,
-            "options": dict(seat.options),
-            "skills": list(seat.skills),
-        }
-        if entries and entries[-1]["pickled"] is seat.pickled and entries[-1]["seat"] == told:
-            entries[-1]["numbers"].append(number)
-        else:
-            entries.append({"seat": told, "pickled": seat.pickled, "numbers": [number]})
-    for entry in entries:
-        entry["pickled"] = base64.b64encode(entry["pickled"]).decode()
-    agents: list[JsonValue] = list(entries)
-    return {"manager": manager, "request": request, "agents": agents}
+        if run and (len(run) == MAX_RUN or run[0].named("") != seat.named("")):
+            yield run
+            run = []
+        run.append(seat)
+    if run:
+        yield run
+
+
+def _entry(alike: list[Seat]) -> dict[str, JsonValue]:
+    seat = alike[0]
+    told: dict[str, JsonValue] = {
+        "role": seat.role,
+        "policy": seat.policy,
+        "isolation": seat.isolation.value,
+        "options": dict(seat.options),
+        "skills": list(seat.skills),
+    }
+    numbers: list[JsonValue] = [_number(each.agent_id) for each in alike]
+    return {"seat": told, "pickled": base64.b64encode(seat.pickled).decode(), "numbers": numbers}
 
 
 def left(first: int, count: int) -> dict[str, JsonValue]:

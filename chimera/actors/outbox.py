@@ -17,12 +17,14 @@ T = TypeVar("T")
 class Batch(Generic[T]):
     """Items numbered up to `last`. Collect again with `acked=last` to have them forgotten here.
 
-    `origin` names the outbox: another one than before counts anew.
+    `origin` names the outbox: another one than before counts anew. `up` is the share of a manager's agents that can be
+    given work.
     """
 
     last: int
     reports: tuple[T, ...]
     origin: str = ""
+    up: float = 1.0
 
 
 class Outbox(Generic[T]):

@@ -80,6 +80,12 @@ class Roster:
         """Attempts that an agent has."""
         return len(self._busy)
 
+    @property
+    def up(self) -> float:
+        """The share of the agents whose cells take work; 1 when there are none."""
+        serving = sum(len(cell.agents) for cell in self._cells.values() if cell.serves)
+        return serving / len(self._agents) if self._agents else 1.0
+
     def add(
         self, agent_id: str, *, role: str, policy: str, cell: str, label: str = "", skills: Iterable[str] = ()
     ) -> Step:

@@ -39,6 +39,7 @@ class Router:
         self._load: Counter[str] = Counter()
         self._by_task: Counter[tuple[str, str]] = Counter()
         self._policies: dict[str, list[str]] = {}
+        self._up: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._agents)
@@ -68,6 +69,10 @@ class Router:
             if not self._kinds[place.manager][place.kind]:
                 del self._kinds[place.manager][place.kind]
             self._policies.clear()
+
+    def weigh(self, manager: str, up: float) -> None:
+        """`up` of the manager's agents, a share, can be given work now. With none it gets what no other could take."""
+        self._up[manager] = up
 
     def manager_of(self, attempt_id: str) -> str | None:
         """Who has the attempt, if it is in progress."""
@@ -121,7 +126,7 @@ class Router:
         return sorted_
 
     def _choose(self, attempt: Attempt) -> str | None:
-        best: tuple[float, str] | None = None
+        best: tuple[bool, float, str] | None = None
         for manager, kinds in self._kinds.items():
             able = sum(count for kind, count in kinds.items() if _may(kind, attempt))
             if not able:
@@ -129,10 +134,11 @@ class Router:
             out = self._by_task[manager, attempt.task_key] if len(self._kinds) > 1 else 0
             out += sum(1 for agent in attempt.barred if (p := self._agents.get(agent)) and p.manager == manager)
             full = out >= able and len(self._kinds) > 1
-            rank = (float("inf") if full else (self._load[manager] + 1) / able, manager)
+            up = self._up.get(manager, 1.0)
+            rank = (full or not up, (self._load[manager] + 1) / (able * (up or 1.0)), manager)
             if best is None or rank < best:
                 best = rank
-        return best[1] if best else None
+        return best[2] if best else None
 
     def _policies_of(self, role: str) -> list[str]:
         if role not in self._policies:

@@ -351,3 +351,16 @@ def test_a_step_does_not_cost_the_number_of_waiting_attempts() -> None:
         return steps(lambda: serve(50))
 
     assert cost(3_000) < 2 * cost(100)
+
+
+def test_the_share_of_agents_that_take_work() -> None:
+    roster = Roster(rng=random.Random(0))
+    assert roster.up == 1.0
+    for n in range(4):
+        roster.add(f"a{n}", role="worker", policy="p", cell="one" if n else "two")
+    assert roster.up == 0.0
+    roster.cell_up("one")
+    assert roster.up == 0.75
+    roster.cell_up("two")
+    roster.cell_down("one", "died")
+    assert roster.up == 0.25

@@ -124,3 +124,19 @@ def test_appraisals_go_to_the_manager_of_whom_they_are_about() -> None:
     found = router(("a", "a0"), ("b", "b0"))
     about = [Appraisal("b0", "", 1.0), Appraisal("a0", "", 0.0), Appraisal("who", "", 1.0), Appraisal("b0", "x", 0.5)]
     assert found.sort(about) == {"b": [about[0], about[3]], "a": [about[1]]}
+
+
+def test_a_manager_whose_agents_cannot_be_given_work_gets_only_what_no_other_can_take() -> None:
+    found = router(("a", "a0"), ("b", "b0"))
+    found.weigh("a", 0.0)
+    assert sent(found, *(attempt(mission=f"m{n}") for n in range(3))) == ["b"] * 3
+    found.weigh("b", 0.0)
+    assert sent(found, attempt(mission="n")) == ["a"], "nobody has any: it waits where least is to do"
+    found.weigh("a", 1.0)
+    assert sent(found, *(attempt(mission=f"o{n}") for n in range(2))) == ["a"] * 2
+
+
+def test_work_goes_by_the_agents_that_can_be_given_it() -> None:
+    found = router(*(("a", f"a{n}") for n in range(4)), *(("b", f"b{n}") for n in range(4)))
+    found.weigh("a", 0.25)
+    assert Counter(sent(found, *(attempt(mission=f"m{n}") for n in range(10)))) == {"a": 2, "b": 8}

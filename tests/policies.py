@@ -263,3 +263,11 @@ async def waits_for_a_file(task: Task, context: Context) -> Any:
     while "path" in task.inputs and not os.path.exists(str(task.inputs["path"])):  # noqa: ASYNC110, ASYNC240
         await asyncio.sleep(0.05)
     return task.inputs["answer"]
+
+
+async def spins(task: Task, context: Context) -> Any:
+    """Has always something to do, for some seconds."""
+    until = time.monotonic() + float(str(task.inputs["seconds"]))
+    while time.monotonic() < until:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    return 1

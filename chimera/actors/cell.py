@@ -173,8 +173,9 @@ class Cell:
 
     async def vitals(self) -> dict[str, Any]:
         """The process: its `pid`, its `node`, the CPU seconds it wanted, its own memory in bytes."""
-        node = cluster.node_id()
-        return {"pid": os.getpid(), "node": node, "cpu_s": cluster.wanted_cpu_s(), "rss_bytes": cluster.rss_bytes()}
+        wanted_s = max(cluster.wanted_cpu_s(), self._work.busy_s if self._work else 0.0)
+        rss_bytes = cluster.rss_bytes()
+        return {"pid": os.getpid(), "node": cluster.node_id(), "cpu_s": wanted_s, "rss_bytes": rss_bytes}
 
     def _time(self, run: _Run) -> None:
         loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, TypeVar
 
+from chimera.actors.pace import Pace
 from chimera.swarm.fair_queue import FairQueue
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Courier(Generic[T]):
         self._queue: FairQueue[T] = FairQueue()
         self._sender: asyncio.Task[None] | None = None
         self._closed = False
+        self._pace = Pace()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -68,6 +70,8 @@ class Courier(Generic[T]):
 
     async def _run(self) -> None:
         while self._queue:
+            if len(self._queue) < self._most:
+                await self._pace.keep()
             batch = self._queue.take(self._most)
             pause_s = PAUSE_S
             while not await self._sent(batch):

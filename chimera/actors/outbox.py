@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
+from chimera.actors.pace import Pace
+
 T = TypeVar("T")
 
 
@@ -37,6 +39,7 @@ class Outbox(Generic[T]):
         self._reports: deque[T] = deque()
         self._first = 1
         self._news = asyncio.Event()
+        self._pace = Pace()
         self._origin = secrets.token_hex(4)
 
     def __len__(self) -> int:
@@ -81,6 +84,8 @@ class Outbox(Generic[T]):
                     await self._news.wait()
             except TimeoutError:
                 return Batch(after, (), self._origin)
+        if self.last - after < most:
+            await self._pace.keep()
         skip = max(0, after - self._first + 1)
         reports = tuple(islice(self._reports, skip, skip + most))
         return Batch(self._first - 1 + skip + len(reports), reports, self._origin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import selectors
 import threading
 import time
 from collections import deque
@@ -23,6 +24,28 @@ Job = tuple[str, Callable[[], Awaitable[Any]]]
 """A key of its own, and what to await."""
 
 
+class _Watched(selectors.DefaultSelector):
+    """A selector that knows how long its loop has had nothing to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._idle_s = 0.0
+        self._since: float | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._since = since = time.monotonic()
+        try:
+            return super().select(timeout)
+        finally:
+            self._since = None
+            self._idle_s += time.monotonic() - since
+
+    @property
+    def idle_s(self) -> float:
+        since = self._since
+        return self._idle_s + (time.monotonic() - since if since is not None else 0.0)
+
+
 class WorkLoop:
     """Runs coroutines beside the cell's own loop. When one blocks it, the loop says which, and can be abandoned.
 
@@ -35,7 +58,9 @@ class WorkLoop:
         self.culprit = ""
         self._on_end = on_end
         self._home = asyncio.get_running_loop()
-        self._loop = asyncio.new_event_loop()
+        self._selector = _Watched()
+        self._made_at = time.monotonic()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
         self._loop.set_task_factory(_named_after_its_job)
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._asked: dict[str, float] = {}
@@ -52,6 +77,11 @@ class WorkLoop:
                 self._loop.run_forever()
             except BaseException as error:
                 log.warning("a policy ended its event loop with %r; it goes on", error)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which there was something to do. On a crowded machine that is more than the CPU time it got."""
+        return time.monotonic() - self._made_at - self._selector.idle_s
 
     def start(self, jobs: list[Job]) -> None:
         """Begin these there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -307,3 +308,14 @@ async def test_a_cell_that_is_loading_for_long_is_not_taken_for_forgotten() -> N
     assert await cell.host([Seat.of(spec, agent_id="a0")]) == {}
     assert not ended
     await until(lambda: ended)
+
+
+async def test_a_cell_whose_policies_always_have_something_to_do_says_so() -> None:
+    cell = await host("spins")
+    before = (await cell.vitals())["cpu_s"]
+    await run(cell, attempt(seconds=0.3))
+    busy_s = (await cell.vitals())["cpu_s"] - before
+    assert busy_s >= 0.25
+    began = time.monotonic()
+    await asyncio.sleep(0.3)
+    assert (await cell.vitals())["cpu_s"] - before - busy_s < 0.5 * (time.monotonic() - began)

@@ -24,10 +24,12 @@ class Settings(BaseSettings):
     )
     journal_url: str = Field(
         default="",
+        repr=False,
         description="sqlite:///PATH, redis://, postgresql:// or memory://; empty is a SQLite file in `home`.",
     )
     state_url: str = Field(
         default="",
+        repr=False,
         description="Agents' memory: sqlite:///PATH, redis:// or memory://; empty is a SQLite file on the head node.",
     )
     model: str = Field(default="offline", description="offline, openai:NAME, anthropic:NAME or local:NAME.")

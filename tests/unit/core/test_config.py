@@ -68,3 +68,8 @@ def test_settings_are_frozen_and_travel() -> None:
 
 def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_password_in_a_url_is_not_shown() -> None:
+    settings = Settings(journal_url="redis://me:secret@host/0", state_url="redis://me:secret@host/1")
+    assert "secret" not in repr(settings) and "secret" not in str(settings)

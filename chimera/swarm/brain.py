@@ -231,6 +231,7 @@ class MissionBrain:
                 self._wait(task, replica)
                 self._agenda.retry(again_s, task.node.id, replica)
                 return
+            report = replace(report, detail=f"{report.detail}; the deadline leaves no time for another try")
         if evidence := task.evidence(replica):
             self._record(EventKind.TASK_QUARANTINED, task.node.id, {"replica": replica, "evidence": [*evidence]})
         report = task.last_word(replica, report)

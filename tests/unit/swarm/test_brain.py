@@ -606,3 +606,9 @@ def test_those_whom_a_frugal_task_never_asked_are_not_to_blame() -> None:
     mission.reply("t", "yes", 0)
     mission.tell(Tick(), 5.0)
     assert len(mission.ended.replies) == 9
+
+
+def test_a_failure_too_near_the_deadline_for_another_try_says_so() -> None:
+    mission = Mission(node("t"))
+    mission.fail("t", FailureKind.RAISED, now=59.999999)
+    assert "the deadline leaves no time for another try" in mission.ended.explanation

@@ -22,6 +22,7 @@ import ray  # noqa: E402
 import ray.exceptions  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
 
+from chimera.actors.line import Door, Switchboard  # noqa: E402
 from chimera.core.config import Settings  # noqa: E402
 from chimera.core.errors import ChimeraError, ClusterError, NoCluster, SwarmError  # noqa: E402
 
@@ -161,7 +162,8 @@ def spawn(cls: type, *, name: str, place: Place = "head", lasting: bool = True, 
 
 
 def _awakened(cls: type) -> type:
-    """`cls` as an actor: its `awake` coroutine, if any, is awaited in every process that Ray starts for it."""
+    """`cls` as an actor: its `awake` coroutine, if any, is awaited in every process that Ray starts for it, and it
+    answers over lines (`chimera.actors.line`)."""
 
     async def __init__(self: Any, **arguments: Any) -> None:  # Ray awaits the constructor of an async actor
         # What is there by now stays, and what comes later is freed by reference counting: looking for cycles as often
@@ -171,10 +173,16 @@ def _awakened(cls: type) -> type:
         # A thread that comes back from the disk or the network waits no longer than this for a busy event loop.
         sys.setswitchinterval(0.0005)
         cls.__init__(self, **arguments)  # type: ignore[misc]
+        self._switchboard = Switchboard(self, ray.util.get_node_ip_address())
         if hasattr(self, "awake"):
             await self.awake()
 
-    return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__, "__doc__": cls.__doc__})
+    async def door(self: Any) -> Door | None:
+        found: Door | None = await self._switchboard.door()
+        return found
+
+    body = {"__init__": __init__, "door": door, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (cls,), body)
 
 
 def spawn_cell(name: str, swarm: str, settings: Settings) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from chimera.actors import cluster
 from chimera.actors.courier import Courier
+from chimera.actors.line import Line
 from chimera.actors.outbox import Batch
 from chimera.core.clock import Clock
 from chimera.core.config import Settings
@@ -34,7 +35,7 @@ class _Member:
 
     def __init__(self, name: str, handle: Any, cells: list[str]) -> None:
         self.name = name
-        self.handle = handle
+        self.line = Line(handle)
         self.cells = cells
         self.seats: dict[str, Seat] = {}
         self.courier: Courier[Attempt] = Courier(self._send)
@@ -43,8 +44,18 @@ class _Member:
         self.status: dict[str, Any] = {}
         self.up = True
 
+    @property
+    def handle(self) -> Any:
+        """Ray's, for what is not mail."""
+        return self.line.handle
+
+    def replace(self, handle: Any) -> None:
+        """The manager is to be had by another handle."""
+        self.line.close()
+        self.line = Line(handle)
+
     async def _send(self, batch: list[Attempt]) -> None:
-        await self.handle.dispatch.remote(batch)
+        await self.line.call("dispatch", batch)
 
     def withdraw(self, attempt_ids: set[str]) -> list[Attempt]:
         """Those of these attempts that were not sent yet, and will not be."""
@@ -166,7 +177,7 @@ class Crew:
                 self.router.ended(attempt.id)
                 unsent.append(Report(attempt.id, attempt.mission_id, failure=FailureKind.CANCELLED, detail="cancelled"))
             if sent := ids - {attempt.id for attempt in withdrawn}:
-                member.handle.cancel.remote(list(sent))
+                member.line.tell("cancel", list(sent))
         return unsent
 
     def appraise(self, appraisals: Iterable[Appraisal]) -> None:
@@ -211,6 +222,7 @@ class Crew:
                 for cell in member.cells:
                     if handle := cluster.find(f"{self._swarm}/{cell}"):
                         self._kill(handle)
+            member.line.close()
             self._kill(member.handle)
         self._members.clear()
 
@@ -242,7 +254,7 @@ class Crew:
         while True:
             try:
                 async with asyncio.timeout(POLL_S + self._settings.stall_s):
-                    batch: Batch[Report] = await member.handle.collect.remote(member.acked, after, POLL_S)
+                    batch: Batch[Report] = await member.line.call("collect", member.acked, after, POLL_S)
             except Exception as error:
                 died = isinstance(error, cluster.ACTOR_GONE) or isinstance(cluster.unwrap(error), NotBegun)
                 await self._revive(member, "died" if died else f"stalled ({error!r})", restart=not died)
@@ -284,7 +296,7 @@ class Crew:
             except Exception as error:
                 log.warning("%s is not back yet: %s", member.name, error)
                 await asyncio.sleep(pause_s)
-                member.handle = self._start(member.name)  # a new one, if it ended for good
+                member.replace(self._start(member.name))  # by a new one, if it ended for good
                 pause_s = min(2 * pause_s, 0.5)
         member.acked = 0
         member.up = True
@@ -321,5 +333,5 @@ class Crew:
     def _send_appraisals(self) -> None:
         self._flush = None
         for name, mine in self._appraisals.items():
-            self._members[name].handle.appraise.remote(mine)
+            self._members[name].line.tell("appraise", mine)
         self._appraisals.clear()

@@ -9,6 +9,7 @@ from typing import Any
 
 from chimera.actors import cluster
 from chimera.actors.courier import Courier
+from chimera.actors.line import Line
 from chimera.core.errors import ClusterError
 from chimera.swarm.attempt import Attempt
 from chimera.swarm.policy import Seat
@@ -28,13 +29,18 @@ class Home:
         self.name = name
         self._start = start
         self._load_timeout_s = load_timeout_s
-        self.handle = start()
+        self.line = Line(start())
         self.seats: dict[str, Seat] = {}
         self.courier: Courier[Errand] = Courier(self._send)
         self.watcher: asyncio.Task[None] | None = None
         self.vitals: dict[str, Any] = {}
         self.up = False
         self.leaving = False
+
+    @property
+    def handle(self) -> Any:
+        """Ray's, for what is not mail."""
+        return self.line.handle
 
     async def load(self, seats: Sequence[Seat], *, afresh: bool = False) -> dict[str, str]:
         """Have the cell take these in, with `afresh` in place of whoever is there.
@@ -71,7 +77,8 @@ class Home:
         """The actor is to be had again, if it ended for good by a new one; what was on its way there is not sent."""
         self.courier.close()
         self.courier = Courier(self._send)
-        self.handle = self._start()
+        self.line.close()
+        self.line = Line(self._start())
 
     def evict(self, agent_ids: Iterable[str]) -> None:
         """These do not live here any more."""
@@ -86,6 +93,7 @@ class Home:
         if self.watcher:
             self.watcher.cancel()
         self.courier.close()
+        self.line.close()
 
     async def examine(self) -> None:
         """Ask for the vitals; empty while the cell does not answer."""
@@ -102,4 +110,4 @@ class Home:
         self.vitals = {**vitals, "at_s": now, "cpu_share": max(0.0, spent)}
 
     async def _send(self, batch: list[Errand]) -> None:
-        await self.handle.run.remote(batch)
+        await self.line.call("run", batch)

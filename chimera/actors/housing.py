@@ -202,7 +202,7 @@ class Housing:
         while True:
             try:
                 async with asyncio.timeout(stall_s):
-                    batch: Batch[Report] = await home.handle.collect.remote(after, after, stall_s / 3)
+                    batch: Batch[Report] = await home.line.call("collect", after, after, stall_s / 3)
             except Exception as error:  # whatever it is, the cell is watched on
                 if isinstance(error, cluster.ACTOR_GONE) or isinstance(cluster.unwrap(error), NotBegun):
                     await self._revive(home, f"{home.name} died")

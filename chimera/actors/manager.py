@@ -169,7 +169,7 @@ class Manager:
         unsent = home.courier.withdraw(lambda errand: errand[1].id in ids)
         self._accept([_cancelled(attempt, agent_id) for agent_id, attempt in unsent])
         if sent := ids - {attempt.id for _, attempt in unsent}:
-            home.handle.cancel.remote(list(sent))
+            home.line.tell("cancel", list(sent))
 
     def _accept(self, reports: Sequence[Report]) -> None:
         now = time.monotonic()

@@ -10,6 +10,7 @@ from typing import Any
 
 from chimera.actors import cluster
 from chimera.actors.coordinator import Coordinator
+from chimera.actors.line import Line
 from chimera.actors.sessions import Submission
 from chimera.core.config import Settings
 from chimera.core.errors import ChimeraError, InputError
@@ -38,6 +39,7 @@ class RunningSwarm:
         self.name = name
         self.connection = connection
         self._coordinator = coordinator
+        self._line = Line(coordinator)
         self._own = own
         self._session = secrets.token_hex(6)
         self._results: dict[str, asyncio.Future[TaskResult]] = {}
@@ -55,7 +57,7 @@ class RunningSwarm:
         pause_s = 0.05
         while True:
             try:
-                return await getattr(self._coordinator, method).remote(*arguments)
+                return await self._line.call(method, *arguments)
             except cluster.ACTOR_GONE as error:
                 if time.monotonic() > until or cluster.find(f"{self.name}/Coordinator") is None:
                     raise cluster.unwrap(error) from None
@@ -93,6 +95,7 @@ class RunningSwarm:
             if task:
                 task.cancel()
         if not self._own:
+            self._line.close()
             cluster.disconnect(self.connection)
             return
         try:
@@ -100,6 +103,7 @@ class RunningSwarm:
         except ChimeraError as error:
             log.warning("%s did not end by itself: %s", self.name, error)
         finally:
+            self._line.close()
             cluster.kill(self._coordinator)
             cluster.disconnect(self.connection)
 

@@ -32,7 +32,6 @@ from chimera.core.types import Isolation, TaskResult
 from chimera.storage.journal import MAX_READ, Journal, open_journal
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
-from chimera.swarm.graph import TaskGraph
 from chimera.swarm.policy import Seat
 from chimera.swarm.status import Activity, SwarmStatus
 from chimera.swarm.tally import Tally
@@ -331,17 +330,16 @@ class Coordinator:
 
     def _admit(self, submission: Submission) -> MissionBrain:
         """The brain of a new mission. Raises Overloaded, GraphError, NoAgents."""
-        self._check_load(submission.graph)  # first, since whoever offers too much must not cost much
-        graph = self._decomposer.validate(submission.graph)
+        self._check_load(submission.priority)  # first, since whoever offers too much must not cost much
+        size = len(submission.packed)
+        if size > MAX_GRAPH_BYTES:
+            why = f"the mission's tasks are {size} bytes as JSON; the limit is {MAX_GRAPH_BYTES}"
+            raise GraphError(why, "too_many")
+        graph = self._decomposer.validate(submission.graph())
         for node in graph.nodes:
             if node.task.role not in self._roles:
                 role = node.task.role
                 raise NoAgents(f"task {node.id!r} needs an agent of role {role!r}; spawn one: AgentSpec(role={role!r})")
-        if len(graph.nodes) > 1 or len(graph.nodes[0].task.inputs) > 0:
-            size = len(graph.model_dump_json(exclude_defaults=True))
-            if size > MAX_GRAPH_BYTES:
-                why = f"the mission's tasks are {size} bytes as JSON; the limit is {MAX_GRAPH_BYTES}"
-                raise GraphError(why, "too_many")
         return MissionBrain(
             mission_id=submission.mission_id,
             graph=graph,
@@ -351,10 +349,9 @@ class Coordinator:
             swarm=self._swarm,
         )
 
-    def _check_load(self, graph: TaskGraph) -> None:
+    def _check_load(self, priority: int) -> None:
         """Raises Overloaded when so many missions run that none of this priority is taken. Come back when a tenth of
         them may have ended."""
-        priority = graph.nodes[0].task.priority if graph.nodes else 0
         most = math.ceil(self._settings.max_missions * (1 + (priority - 4) / 10))
         if self._missions.running < most:
             return

@@ -28,6 +28,8 @@ from chimera.core.types import Equality, EqualityKind
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
+_SMALL = 1 << 63
+
 
 def canonical(value: JsonValue, equality: Equality) -> JsonValue:
     """The form of `value` that is compared and reported; it shares no list or dict with `value`.
@@ -35,6 +37,8 @@ def canonical(value: JsonValue, equality: Equality) -> JsonValue:
     Raises ReplyError when `value` cannot be compared: not JSON (NaN, an infinity, a lone surrogate, nested too deep),
     an array or object under `text`, anything but a number under `numeric`.
     """
+    if type(value) is int and abs(value) < _SMALL and equality.kind is not EqualityKind.TEXT:
+        return value  # the most usual of all, and its own form
     try:
         match equality.kind:
             case EqualityKind.EXACT:
@@ -53,6 +57,8 @@ def canonical(value: JsonValue, equality: Equality) -> JsonValue:
 
 def key(form: JsonValue) -> str:
     """A hashable stand-in for a canonical form: keys are equal exactly when the forms are."""
+    if type(form) is int and abs(form) < _SMALL:
+        return str(form)
     return canonical_json(form)
 
 

@@ -69,8 +69,9 @@ class RunningSwarm:
     async def submit(self, graph: TaskGraph, deadline_s: float, budget: Budget | None = None) -> str:
         """Start a mission and return its id. What is submitted at the same time travels together."""
         mission_id = f"mission-{secrets.token_hex(6)}"
+        submission = Submission.of(mission_id, graph, deadline_s, budget or NO_LIMIT)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outgoing.append((Submission(mission_id, graph, deadline_s, budget or NO_LIMIT), accepted))
+        self._outgoing.append((submission, accepted))
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send())
         await accepted

@@ -199,7 +199,7 @@ async def submit(
     swarm: Coordinator, mission_id: str, tasks: TaskGraph, deadline_s: float = 20.0, budget: Budget = NO_LIMIT
 ) -> None:
     """Start a mission, or raise why it is refused."""
-    [refusal] = await swarm.submit("tests", [Submission(mission_id, tasks, deadline_s, budget)])
+    [refusal] = await swarm.submit("tests", [Submission.of(mission_id, tasks, deadline_s, budget)])
     if refusal is not None:
         raise refusal
 

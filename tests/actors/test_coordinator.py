@@ -155,7 +155,7 @@ async def test_priorities_are_admitted_up_to_limits_of_their_own() -> None:
     async with running("hangs", max_missions=10) as swarm:
         admitted = []
         for turn, priority in enumerate((0, 4, 9, 4, 0)):
-            missions = [Submission(f"m{turn}-{n}", graph(priority=priority), 20.0) for n in range(20)]
+            missions = [Submission.of(f"m{turn}-{n}", graph(priority=priority), 20.0) for n in range(20)]
             refusals = [refusal for refusal in await swarm.submit("tests", missions) if refusal]
             admitted.append(20 - len(refusals))
             for refusal in refusals:
@@ -168,9 +168,9 @@ async def test_priorities_are_admitted_up_to_limits_of_their_own() -> None:
 
 async def test_a_session_is_told_of_its_own_missions_until_it_acknowledges() -> None:
     async with running("answer") as swarm:
-        first = [Submission(f"a{n}", graph(inputs={"answer": n}), 20.0) for n in range(3)]
+        first = [Submission.of(f"a{n}", graph(inputs={"answer": n}), 20.0) for n in range(3)]
         assert await swarm.submit("first", first) == [None] * 3
-        assert await swarm.submit("second", [Submission("b", graph(), 20.0)]) == [None]
+        assert await swarm.submit("second", [Submission.of("b", graph(), 20.0)]) == [None]
         told: dict[str, Any] = {}
         after = 0
         while len(told) < 3:
@@ -186,7 +186,7 @@ async def test_a_session_is_told_of_its_own_missions_until_it_acknowledges() -> 
 async def test_a_session_may_attend_missions_of_others_and_is_told_which_are_unknown() -> None:
     async with running("answer", "hangs") as swarm:
         await run(swarm, "ended", attempt_timeout_s=0.3)
-        await swarm.submit("other", [Submission("open", graph(attempt_timeout_s=0.3), 20.0)])
+        await swarm.submit("other", [Submission.of("open", graph(attempt_timeout_s=0.3), 20.0)])
         assert await swarm.attend("mine", ["ended", "open", "nothing"]) == ["nothing"]
         [told] = (await swarm.collect("mine", 0, 0, 5.0)).reports
         assert TaskResult.model_validate_json(told).mission_id == "ended"
@@ -196,8 +196,8 @@ async def test_a_session_may_attend_missions_of_others_and_is_told_which_are_unk
 
 async def test_refusals_come_one_by_one_and_the_rest_of_the_call_is_admitted() -> None:
     async with running("answer") as swarm:
-        missions = [Submission("a", graph(), 20.0), Submission("b", graph(role="poet"), 20.0)]
-        answers = await swarm.submit("tests", [*missions, Submission("c", graph(), 20.0)])
+        missions = [Submission.of("a", graph(), 20.0), Submission.of("b", graph(role="poet"), 20.0)]
+        answers = await swarm.submit("tests", [*missions, Submission.of("c", graph(), 20.0)])
         assert [type(answer) for answer in answers] == [type(None), NoAgents, type(None)]
         assert (await swarm.result("c", 5.0)) is not None
 

@@ -37,7 +37,7 @@ class Swarm:
         return ids
 
     async def submit(self, mission_id: str, **task: Any) -> ChimeraError | None:
-        [answer] = await self.call("submit", "tests", [Submission(mission_id, graph(**task), 30.0)])
+        [answer] = await self.call("submit", "tests", [Submission.of(mission_id, graph(**task), 30.0)])
         refusal: ChimeraError | None = answer
         return refusal
 

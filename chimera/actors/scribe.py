@@ -35,6 +35,9 @@ class _Entry:
     failed: Callable[[Exception], None]
 
 
+_Outcome = tuple[_Entry, Exception | None]
+
+
 class Scribe:
     """Appends to one journal, in order. `wrote` is told how many events each append made durable."""
 
@@ -70,32 +73,35 @@ class Scribe:
             await asyncio.wait({self._writer})
 
     async def _run(self) -> None:
-        while self._entries:
-            batch: list[_Entry] = []
-            size = 0
-            while self._entries and (not batch or size + len(self._entries[0].events) <= MAX_EVENTS):
-                batch.append(self._entries.popleft())
-                size += len(batch[-1].events)
-            if len(self._entries) <= MAX_BEHIND:
-                self._room.set()
-            await self._write(batch)
+        written: list[_Outcome] = []
+        while self._entries or written:
+            writing = asyncio.create_task(self._write(self._next()))
+            await asyncio.sleep(0)  # it is on its way to the disk while what follows from the last one is done
+            for entry, error in written:
+                _follow(entry, error)
+            written = await writing
 
-    async def _write(self, batch: list[_Entry]) -> None:
+    def _next(self) -> list[_Entry]:
+        """What goes into one append."""
+        batch: list[_Entry] = []
+        size = 0
+        while self._entries and (not batch or size + len(self._entries[0].events) <= MAX_EVENTS):
+            batch.append(self._entries.popleft())
+            size += len(batch[-1].events)
+        if len(self._entries) <= MAX_BEHIND:
+            self._room.set()
+        return batch
+
+    async def _write(self, batch: list[_Entry]) -> list[_Outcome]:
+        """The entries in order, each with why it could not be written, if it could not."""
         try:
             await self._append([event for entry in batch for event in entry.events])
         except Exception as error:
             if len(batch) == 1:
-                _call(batch[0].failed, error)
-                return
-            for entry in batch:  # one of them is at fault: the others must not suffer for it
-                await self._write([entry])
-            return
-        for entry in batch:
-            try:
-                entry.then()
-            except Exception as error:
-                log.exception("what followed an append failed")
-                _call(entry.failed, error)
+                return [(batch[0], error)]
+            # one of them is at fault: the others must not suffer for it
+            return [outcome for entry in batch for outcome in await self._write([entry])]
+        return [(entry, None) for entry in batch]
 
     async def _append(self, events: list[Event]) -> None:
         for start in range(0, len(events), MAX_EVENTS):
@@ -111,8 +117,16 @@ class Scribe:
             self._wrote(len(chunk))
 
 
-def _call(failed: Callable[[Exception], None], error: Exception) -> None:
+def _follow(entry: _Entry, error: Exception | None) -> None:
+    """Do what depends on an entry."""
+    if error is None:
+        try:
+            entry.then()
+            return
+        except Exception as fault:
+            log.exception("what followed an append failed")
+            error = fault
     try:
-        failed(error)
+        entry.failed(error)
     except Exception:
         log.exception("a failed append could not be told")

@@ -30,6 +30,7 @@ from chimera.storage.group_commit import (
 from chimera.storage.journal import MAX_READ, SWARM_PREFIX, Journal, MissionSummary, check_limit, decode_event
 from chimera.storage.sqlite_file import boundary, open_file, transaction
 from chimera.storage.sqlite_schema import JOURNAL
+from chimera.storage.sqlite_wal import Checkpoints
 
 MAX_WAITING_READS = 1_000
 MAX_SEQ = 2**63 - 1
@@ -83,6 +84,7 @@ class SqliteJournal(Journal):
         self.commits = 0
         """Transactions committed so far: appends per commit is what group commit gains."""
         self._connection = open_file(path, JOURNAL, busy_timeout_s)
+        self._checkpoints = Checkpoints(self._connection, path)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chimera-journal")
         self._appends = GroupCommit(self._commit, where=str(path), limits=limits)
         self._asked = 0
@@ -133,6 +135,7 @@ class SqliteJournal(Journal):
 
     async def _close(self) -> None:
         await self._appends.close()
+        await self._in_thread(self._checkpoints.close)
         await self._in_thread(self._connection.close)
         self._thread.shutdown(wait=False)
 
@@ -161,6 +164,7 @@ class SqliteJournal(Journal):
             ends = self._find({event.mission_id for batch in group for event in batch.events})
             growths, refused = plan(group, {mission: end.seq for mission, end in ends.items()})
             self._insert(growths, ends)
+        self._checkpoints.committed(sum(batch.size_bytes for batch in group))
         self.commits += 1
         for growth in growths:
             self._ends.pop(growth.mission_id, None)

@@ -28,6 +28,9 @@ POLL_S = 20.0
 MAX_BATCH = 256
 """Missions in one call."""
 
+MAX_SENDERS = 2
+"""Such calls at a time: while one waits for the disk the next is read."""
+
 MAX_UNCLAIMED = 10_000
 """Results that nobody has asked for yet; the oldest are then read from the journal when they are."""
 
@@ -45,7 +48,7 @@ class RunningSwarm:
         self._results: dict[str, asyncio.Future[TaskResult]] = {}
         self._outgoing: list[tuple[Submission, asyncio.Future[None]]] = []
         self._sending: set[str] = set()
-        self._sender: asyncio.Task[None] | None = None
+        self._senders: set[asyncio.Task[None]] = set()
         self._collector: asyncio.Task[None] | None = None
 
     async def call(self, method: str, *arguments: Any) -> Any:
@@ -72,8 +75,10 @@ class RunningSwarm:
         submission = Submission.of(mission_id, graph, deadline_s, budget or NO_LIMIT)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outgoing.append((submission, accepted))
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send())
+        if len(self._senders) < MAX_SENDERS:
+            sender = asyncio.create_task(self._send())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
         await accepted
         return mission_id
 
@@ -92,7 +97,7 @@ class RunningSwarm:
 
     async def close(self) -> None:
         """End the swarm, and Ray with it when it was started for it. What is dead already is left alone."""
-        for task in (self._sender, self._collector):
+        for task in (*self._senders, self._collector):
             if task:
                 task.cancel()
         if not self._own:
@@ -114,14 +119,15 @@ class RunningSwarm:
             loop = asyncio.get_running_loop()
             for submission, _ in batch:
                 self._results[submission.mission_id] = loop.create_future()
-            self._sending = {submission.mission_id for submission, _ in batch}
+            names = {submission.mission_id for submission, _ in batch}
+            self._sending |= names
             if self._collector is None or self._collector.done():
                 self._collector = asyncio.create_task(self._collect())
             try:
                 answers = await self.call("submit", self._session, [submission for submission, _ in batch])
             except Exception as error:
                 answers = [error] * len(batch)
-            self._sending.clear()
+            self._sending -= names
             for (submission, accepted), answer in zip(batch, answers, strict=True):
                 if answer is not None:
                     self._results.pop(submission.mission_id, None)

@@ -79,6 +79,19 @@ async def test_entries_gather_while_an_append_is_on_its_way() -> None:
     assert told.said == ["first", *["more"] * 2 * MAX_EVENTS]
 
 
+async def test_what_follows_an_append_is_done_while_the_next_is_on_its_way() -> None:
+    journal = Journal()
+    scribe = Scribe(journal)
+    begun: list[int] = []
+    journal.free.clear()
+    scribe.put(events("first"), lambda: begun.append(len(journal.appends)), lambda error: None)
+    await until(lambda: journal.appends)
+    scribe.put(events("second"), lambda: begun.append(len(journal.appends)), lambda error: None)
+    journal.free.set()
+    await scribe.finish()
+    assert begun == [2, 2]
+
+
 async def test_a_step_of_more_events_than_an_append_may_have_is_written_in_parts() -> None:
     journal = Journal()
     told = Told(Scribe(journal))

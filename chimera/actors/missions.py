@@ -346,7 +346,8 @@ class Missions:
         if mission.news is None:
             mission.news = asyncio.Event()
         try:
-            await asyncio.wait_for(mission.news.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await mission.news.wait()
         except TimeoutError:
             return
 

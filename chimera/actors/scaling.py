@@ -100,7 +100,8 @@ async def request_cells(swarm: str, cells: int, *, lease_s: float = LEASE_S) -> 
         if headroom is None:
             return
         try:
-            await asyncio.wait_for(headroom.ask.remote(swarm, cells, lease_s), ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                await headroom.ask.remote(swarm, cells, lease_s)
             return
         except cluster.ACTOR_GONE:  # it was about to end: nothing had been asked for
             await asyncio.sleep(LOOK_S)

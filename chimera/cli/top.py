@@ -117,7 +117,8 @@ async def _watch(swarm: Watched, console: Console, refresh_s: float) -> None:
 
 async def _ask(swarm: Watched) -> SwarmStatus:
     try:
-        return await asyncio.wait_for(swarm.status(), ANSWER_S)
+        async with asyncio.timeout(ANSWER_S):
+            return await swarm.status()
     except TimeoutError as error:
         raise SwarmError(f"the coordinator has not answered within {ANSWER_S:g} s") from error
 

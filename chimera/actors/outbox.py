@@ -51,6 +51,11 @@ class Outbox(Generic[T]):
         return self._origin
 
     @property
+    def first(self) -> int:
+        """The number of the oldest item that is still here."""
+        return self._first
+
+    @property
     def last(self) -> int:
         """The number of the newest item."""
         return self._first - 1 + len(self._reports)

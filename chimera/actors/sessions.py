@@ -17,6 +17,9 @@ from chimera.swarm.graph import TaskGraph
 SESSION_S = 300.0
 """A client that has not asked for its results for this long has gone."""
 
+MAX_HELD_BYTES = 256_000_000
+"""Results that one client has not collected. The oldest are then let go: whoever asks for one gets it all the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -52,7 +55,11 @@ class Submission:
 class _Session:
     def __init__(self) -> None:
         self.outbox: Outbox[bytes] = Outbox()
+        self.held_bytes = 0
         self.seen_at = 0.0
+
+    def forget(self, acked: int) -> None:
+        self.held_bytes -= sum(map(len, self.outbox.forget(acked)))
 
 
 class Sessions:
@@ -72,7 +79,11 @@ class Sessions:
     def tell(self, name: str, result: TaskResult) -> None:
         """Keep a result for a client, unless it has gone."""
         if session := self._sessions.get(name):
-            session.outbox.put([result.model_dump_json(exclude_defaults=True).encode()])
+            packed = result.model_dump_json(exclude_defaults=True).encode()
+            session.outbox.put([packed])
+            session.held_bytes += len(packed)
+            while session.held_bytes > MAX_HELD_BYTES and len(session.outbox) > 1:
+                session.forget(session.outbox.first)
 
     async def collect(self, name: str, acked: int, after: int, wait_s: float, origin: str | None) -> Batch[bytes]:
         """Long-poll for a client's results; see `Outbox`.
@@ -84,7 +95,7 @@ class Sessions:
         outbox = self._sessions[name].outbox
         if origin is not None and origin != outbox.origin:
             acked, after, wait_s = 0, 0, 0.0
-        outbox.forget(acked)
+        self._sessions[name].forget(acked)
         batch = await outbox.collect(after=after, wait_s=wait_s)
         self.open(name)
         return batch

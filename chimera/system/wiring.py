@@ -140,12 +140,13 @@ class RunningSwarm:
             self._let_go()
 
     async def _collect(self) -> None:
-        """Take results as they come. A coordinator that came back is told again which ones are waited for."""
+        """Take results as they come. A coordinator that came back, or let some go, is told again which ones are waited
+        for."""
         after, origin = 0, ""
         while True:
             try:
                 batch = await self.call("collect", self._session, after, after, POLL_S, origin)
-                if batch.origin != origin:
+                if batch.origin != origin or batch.last - len(batch.reports) > after:
                     waited_for = [
                         name
                         for name, future in self._results.items()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chimera.actors import sessions
 from chimera.actors.coordinator import Coordinator
 from chimera.actors.sessions import Submission
 from chimera.core.errors import GraphError, InputError, NoAgents, Overloaded, PolicyError, StorageError
@@ -181,6 +182,26 @@ async def test_a_session_is_told_of_its_own_missions_until_it_acknowledges() -> 
         assert len((await swarm.collect("first", 0, 0, 0.0)).reports) == 3, "not acknowledged yet"
         assert (await swarm.collect("first", after, after, 0.0)).reports == ()
         assert (await swarm.collect("first", 0, 0, 0.0)).reports == ()
+
+
+async def test_of_results_that_nobody_collects_the_oldest_are_let_go_and_can_still_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_HELD_BYTES", 2_000)
+    async with running("answer") as swarm:
+        names = [f"m{n}" for n in range(20)]
+        for name in names:
+            await swarm.submit("idle", [Submission.of(name, graph(), 20.0)])
+            assert await swarm.result(name, 10.0)
+        batch = await swarm.collect("idle", 0, 0, 0.0)
+        assert 0 < sum(map(len, batch.reports)) <= 2_000
+        assert batch.last == 20
+        kept = [TaskResult.model_validate_json(told).mission_id for told in batch.reports]
+        assert kept == names[20 - len(kept) :]
+        assert await swarm.attend("idle", names[:1]) == []
+        [told] = (await swarm.collect("idle", 20, 20, 0.0)).reports
+        assert TaskResult.model_validate_json(told).mission_id == names[0]
+        assert swarm._sessions._sessions["idle"].held_bytes == len(told)
 
 
 async def test_a_session_may_attend_missions_of_others_and_is_told_which_are_unknown() -> None:

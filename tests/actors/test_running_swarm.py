@@ -111,6 +111,23 @@ async def test_what_it_does_not_know_any_more_is_an_error_and_what_is_being_subm
     assert (await swarm.result(coming)).value == coming
 
 
+async def test_results_that_were_let_go_before_they_were_collected_are_asked_for() -> None:
+    head = Head()
+    swarm = swarm_of(head)
+    head.collects.clear()
+    names = [await swarm.submit(GRAPH, 5.0) for _ in range(3)]
+    head.known = set(names)
+    for name in names:
+        head.end(name)
+    head.outbox.forget(2)
+    head.collects.set()
+    assert (await swarm.result(names[2])).value == names[2]
+    await until(lambda: set(names[:2]) <= set(head.attended[-1]))
+    for name in names[:2]:
+        head.end(name)
+        assert (await swarm.result(name)).value == name
+
+
 async def test_a_refusal_reaches_who_submitted() -> None:
     head = Head()
     head.refusal = Overloaded("too much", 0.5)

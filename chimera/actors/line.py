@@ -146,7 +146,7 @@ class Line:
         self._last = 0
         self._keeper: asyncio.Task[None] | None = None
         self._told: set[asyncio.Task[Any]] = set()
-        self._closed = False
+        self._closed = getattr(handle, "door", None) is None
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """The answer of the actor's method. Raises what it raised, and Ray's errors where the actor cannot be had."""
@@ -200,7 +200,7 @@ class Line:
 
     def _open(self) -> None:
         """Have a connection soon, if there can be one: whoever calls meanwhile does so through Ray."""
-        if self._keeper is None and not self._closed and getattr(self.handle, "door", None) is not None:
+        if not self._closed and (self._keeper is None or self._keeper.done()):
             self._keeper = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
@@ -211,6 +211,7 @@ class Line:
                 try:
                     door: Door | None = await self.handle.door.remote()
                     if door is None:
+                        self._closed = True
                         return
                     await self._talk(door)
                     pause_s = RETRY_S
@@ -223,7 +224,6 @@ class Line:
         except Exception as error:  # the actor has gone: the next call sees what has become of it
             log.info("no line: %r", error)
             await asyncio.sleep(RETRY_S)
-            self._keeper = None
 
     async def _talk(self, door: Door) -> None:
         async with asyncio.timeout(HELLO_S):

@@ -228,3 +228,27 @@ async def test_bad_input_is_a_typed_error(own_crew: Crew) -> None:
         await own_crew.submit(replicas=1)
     with pytest.raises(InputError, match="no mission 'nothing'"):
         await own_crew.swarm.result("nothing")
+
+
+def listening(pid: int) -> list[str]:
+    """The addresses that a process accepts TCP connections at, in the hexadecimal of /proc/net/tcp."""
+    sockets = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                found.append(fields[1].partition(":")[0])
+    return found
+
+
+async def test_the_processes_of_a_local_swarm_listen_on_loopback_only(crew: Crew) -> None:
+    await crew.spawn("answer")
+    await crew.submit(replicas=1)
+    status = await crew.swarm.status()
+    told = [status.pid, *(manager.pid for manager in status.managers)]
+    told += [pid for manager in status.managers for pid in manager.cells.values()]
+    pids = [pid for pid in told if pid]
+    addresses = [address for pid in pids for address in listening(pid)]
+    assert len(addresses) >= len(pids), "each has a line of its own, besides what Ray opens"
+    assert {a for a in addresses if a not in ("0100007F", "0000000000000000FFFF00000100007F")} == set()

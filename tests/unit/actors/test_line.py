@@ -309,3 +309,20 @@ async def test_a_frame_that_is_too_long_ends_the_connection_before_it_is_read() 
         async with asyncio.timeout(5):
             assert await reader.read() == b""
         writer.close()
+
+
+def test_one_that_is_used_in_one_event_loop_after_another_opens_in_each() -> None:
+    async def once(made: Line | None) -> Line:
+        actor = Actor()
+        board = Switchboard(actor, HOST)
+        handle = Handle(actor, board.door)
+        if made is None:
+            made = Line(handle)
+        made.handle = handle
+        await opened(made, handle)
+        assert await made.call("double", 4) == 8
+        assert handle.through_ray == []
+        return made
+
+    made = asyncio.run(once(None))
+    asyncio.run(once(made)).close()

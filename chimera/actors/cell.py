@@ -31,8 +31,9 @@ MAX_STUCK = 16
 
 MAX_DETAIL = 2_000
 
-MAX_CALLED_OFF = 10_000
-"""Attempts that were cancelled and are not here (yet) that are remembered: calls may overtake one another."""
+MAX_REMEMBERED = 10_000
+"""Attempts that are remembered when they have ended, or were cancelled and are not here (yet): calls may be repeated,
+and overtake one another."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +80,7 @@ class Cell:
         self._agents: dict[str, tuple[Seat, Policy]] = {}
         self._running: dict[str, _Run] = {}
         self._called_off: dict[str, None] = {}
+        self._over: dict[str, None] = {}
         self._runs = 0
         self._checks: set[asyncio.Task[None]] = set()
         self._outbox: Outbox[Report] = Outbox()
@@ -109,6 +111,7 @@ class Cell:
                 self._stop(run)
             self._agents.clear()
             self._called_off.clear()
+            self._over.clear()
             self._outbox = Outbox()
         refused = {}
         for seat in seats:
@@ -130,7 +133,7 @@ class Cell:
         jobs: list[Job] = []
         now = time.monotonic()
         for agent_id, attempt in batch:
-            if attempt.id in self._running:
+            if attempt.id in self._running or attempt.id in self._over:
                 continue
             seat, policy = self._agents.get(agent_id, (None, None))
             self._runs += 1
@@ -156,9 +159,7 @@ class Cell:
                 self._end(run, _CANCELLED)
                 self._stop(run)
             else:
-                self._called_off[attempt_id] = None
-        while len(self._called_off) > MAX_CALLED_OFF:
-            del self._called_off[next(iter(self._called_off))]
+                _remember(self._called_off, attempt_id)
 
     async def collect(self, acked: int, after: int, wait_s: float) -> Batch[Report]:
         """Long-poll for reports; see `Outbox`. Raises when so much is stuck here that a new cell is due."""
@@ -200,6 +201,8 @@ class Cell:
     def _close(self, run: _Run, ending: _Ending) -> Report:
         """The one report of an attempt, which is not in hand any more."""
         del self._running[run.attempt.id]
+        _remember(self._over, run.attempt.id)
+        run.meter.close()
         if run.timer:
             run.timer.cancel()
         elapsed_s = time.monotonic() - run.started
@@ -210,7 +213,7 @@ class Cell:
             policy=run.seat.label if run.seat else "",
             reply=ending.reply,
             failure=ending.failure,
-            detail=ending.detail[:MAX_DETAIL],
+            detail=ending.detail[:MAX_DETAIL].encode(errors="replace").decode(),
             input_error=ending.input_error,
             elapsed_s=elapsed_s,
             spent=run.meter.total(elapsed_s),
@@ -344,6 +347,12 @@ class Cell:
         threading.Thread(target=work, name=run.attempt.id, daemon=True).start()
         loop.call_later(run.attempt.timeout_s + PING_S, count)
         return done
+
+
+def _remember(ids: dict[str, None], attempt_id: str) -> None:
+    ids[attempt_id] = None
+    if len(ids) > MAX_REMEMBERED:
+        del ids[next(iter(ids))]
 
 
 def _no_reply(attempt: Attempt) -> str:

@@ -18,7 +18,7 @@ from chimera.core.clock import Clock
 from chimera.core.config import Settings
 from chimera.core.errors import NotBegun, PolicyError
 from chimera.core.types import FailureKind
-from chimera.swarm.attempt import Appraisal, Attempt, Report
+from chimera.swarm.attempt import NO_LIMIT, Appraisal, Attempt, Report
 from chimera.swarm.policy import Seat
 from chimera.swarm.routing import Router
 from chimera.swarm.tally import Tally
@@ -40,6 +40,7 @@ class _Member:
         self.seats: dict[str, Seat] = {}
         self.courier: Courier[Attempt] = Courier(self._send)
         self.acked = 0
+        self.life = 0
         self.standing: dict[str, Any] = {}
         self.status: dict[str, Any] = {}
         self.up = True
@@ -61,9 +62,10 @@ class _Member:
         """Those of these attempts that were not sent yet, and will not be."""
         return self.courier.withdraw(lambda attempt: attempt.id in attempt_ids)
 
-    def ack(self, last: int) -> None:
-        """The reports up to this one are durable."""
-        self.acked = max(self.acked, last)
+    def ack(self, life: int, last: int) -> None:
+        """The reports up to this one, of the manager's process of then, are durable."""
+        if life == self.life:
+            self.acked = max(self.acked, last)
 
 
 class Crew:
@@ -133,17 +135,21 @@ class Crew:
 
     async def spawn(self, shares: dict[str, list[Seat]]) -> None:
         """Let each manager have its share of new agents, all or none. Raises PolicyError, ClusterError."""
+        for name, mine in shares.items():  # a manager that dies meanwhile comes back with them
+            self._members[name].seats |= {seat.agent_id: seat for seat in mine}
         answers = await asyncio.gather(
             *(self._members[name].handle.spawn.remote(mine) for name, mine in shares.items()), return_exceptions=True
         )
         failed = [cluster.unwrap(answer) for answer in answers if isinstance(answer, BaseException)]
         refused = {why for answer in answers if isinstance(answer, dict) for why in answer.values()}
         if failed or refused:
+            for name, mine in shares.items():
+                for seat in mine:
+                    del self._members[name].seats[seat.agent_id]
             await asyncio.gather(*(self._begin(self._members[name]) for name in shares), return_exceptions=True)
             raise failed[0] if failed else PolicyError("; ".join(sorted(refused)))
         for name, mine in shares.items():
             for seat in mine:
-                self._members[name].seats[seat.agent_id] = seat
                 self._enrol(name, seat)
 
     def shares(self, seats: Sequence[Seat]) -> dict[str, list[Seat]]:
@@ -249,6 +255,15 @@ class Crew:
             raise cluster.unwrap(error) from None
 
     async def _watch(self, member: _Member) -> None:
+        """Look after a manager, whatever happens."""
+        while True:
+            try:
+                await self._collect_from(member)
+            except Exception:
+                log.exception("%s: what it reports cannot be taken; trying again", member.name)
+                await asyncio.sleep(1.0)
+
+    async def _collect_from(self, member: _Member) -> None:
         """Take a manager's reports for as long as it lives; when it dies or stalls, have it back with its agents."""
         after = 0
         while True:
@@ -264,7 +279,8 @@ class Crew:
                 member.acked = 0
             after = batch.last
             self.router.weigh(member.name, batch.up)
-            await self._heard([self._signed(report) for report in batch.reports], partial(member.ack, after))
+            reports = [self._signed(report) for report in batch.reports]
+            await self._heard(reports, partial(member.ack, member.life, after))
 
     def _signed(self, report: Report) -> Report:
         """Counted, and with its mission named, also where the manager never saw the attempt."""
@@ -283,11 +299,9 @@ class Crew:
             self._kill(member.handle, restart=True)
         member.courier.close()  # and drops what is put: all that the router sent here goes again when it is back
         self.router.weigh(member.name, 0.0)
+        member.life += 1
         if any(other.up for other in self._members.values()):
-            lost = self.router.open_at(member.name)
-            for attempt_id in lost:
-                self.router.ended(attempt_id)
-            self.dispatch(self._again(lost))
+            await self._make_anew(self.router.open_at(member.name))
         pause_s = 0.1
         while True:
             try:
@@ -296,21 +310,28 @@ class Crew:
             except Exception as error:
                 log.warning("%s is not back yet: %s", member.name, error)
                 await asyncio.sleep(pause_s)
-                member.replace(self._start(member.name))  # by a new one, if it ended for good
                 pause_s = min(2 * pause_s, 0.5)
+                try:
+                    member.replace(self._start(member.name))  # by a new one, if it ended for good
+                except Exception as fault:  # Ray itself cannot be asked just now
+                    log.warning("%s cannot be started yet: %s", member.name, fault)
         member.acked = 0
         member.up = True
         member.courier = Courier(member._send)
         self.router.weigh(member.name, 1.0)
-        lost = self.router.open_at(member.name)
-        member.courier.put((attempt, attempt.priority) for attempt in self._routed(lost))
+        await self._make_anew(self.router.open_at(member.name))
 
-    def _routed(self, attempt_ids: set[str]) -> list[Attempt]:
-        attempts = self._again(attempt_ids)
-        for attempt_id in attempt_ids - {attempt.id for attempt in attempts}:
-            self.router.ended(attempt_id)
-        routed, _ = self.router.route(attempts, self._clock.monotonic())
-        return [attempt for mine in routed.values() for attempt in mine]
+    async def _make_anew(self, attempt_ids: set[str]) -> None:
+        """These attempts are lost with their manager: they go out again, to whoever may take them.
+
+        Not those of a limited budget: what they have spent is not known, so they count as lost and for all they had.
+        Those that are not wanted any more are lost too: what was reserved for them must not stay so.
+        """
+        missions = {attempt_id: found[0] for attempt_id in attempt_ids if (found := self.router.ended(attempt_id))}
+        again = [attempt for attempt in self._again(attempt_ids) if attempt.spend == NO_LIMIT]
+        gone = missions.keys() - {attempt.id for attempt in again}
+        lost = [Report(id_, missions[id_], failure=FailureKind.LOST, detail="its manager died") for id_ in gone]
+        await self._heard([*lost, *self.dispatch(again)], lambda: None)
 
     async def _remember(self) -> None:
         """Keep the agents' standing where a manager's death does not touch it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from chimera.actors.line import Line
 from chimera.core.errors import ClusterError
 from chimera.swarm.attempt import Attempt
 from chimera.swarm.policy import Seat
+
+log = logging.getLogger(__name__)
 
 Errand = tuple[str, Attempt]
 """An agent's id and what it is to do."""
@@ -77,8 +80,13 @@ class Home:
         """The actor is to be had again, if it ended for good by a new one; what was on its way there is not sent."""
         self.courier.close()
         self.courier = Courier(self._send)
+        try:
+            handle = self._start()
+        except Exception as error:  # Ray itself cannot be asked just now: whoever waits for the cell asks again
+            log.warning("%s cannot be started yet: %s", self.name, error)
+            return
         self.line.close()
-        self.line = Line(self._start())
+        self.line = Line(handle)
 
     def evict(self, agent_ids: Iterable[str]) -> None:
         """These do not live here any more."""

@@ -90,8 +90,13 @@ class Housing:
         """Have these cells and no others: new ones take over a share of the agents, the others are drained and end."""
         async with self._changing:
             going = [self._homes[name] for name in self._packed if name not in cells]
+            coming = [name for name in cells if name not in self._homes]
+            await asyncio.gather(*(self._open(name) for name in coming))
+            if going and (down := [name for name in coming if not self._homes[name].up]):
+                for name in down:
+                    self._drop(self._homes[name])
+                raise ClusterError(f"{', '.join(down)} could not be started: the cells that were to go stay")
             self._packed = list(cells)
-            await asyncio.gather(*(self._open(name) for name in cells if name not in self._homes))
             await asyncio.gather(*(self._retire(home) for home in going))
             await self._level()
 
@@ -195,8 +200,17 @@ class Housing:
 
     async def _watch(self, home: Home, failed: str) -> None:
         """Collect a cell's reports for as long as it lives; when it dies or stalls, have it back with its agents."""
-        if failed:
-            await self._revive(home, failed)
+        while True:
+            try:
+                if failed:
+                    await self._revive(home, failed)
+                failed = ""
+                await self._collect_from(home)
+            except Exception:
+                log.exception("%s: what it reports cannot be taken; trying again", home.name)
+                await asyncio.sleep(1.0)
+
+    async def _collect_from(self, home: Home) -> None:
         after = 0
         stall_s = self._settings.stall_s
         while True:

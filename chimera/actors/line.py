@@ -129,6 +129,8 @@ class Switchboard:
             answer = (True, await work)
         except Exception as error:
             answer = (False, error.with_traceback(None))
+        except BaseException as error:  # a cancel, within: the caller must not wait for ever
+            answer = (False, SwarmError(f"{method}: {error!r}"))
         try:
             told = pickle.dumps(answer, protocol=5)
         except Exception:
@@ -147,6 +149,7 @@ class Line:
         self._keeper: asyncio.Task[None] | None = None
         self._told: set[asyncio.Task[Any]] = set()
         self._closed = getattr(handle, "door", None) is None
+        self._pause_s = RETRY_S
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """The answer of the actor's method. Raises what it raised, and Ray's errors where the actor cannot be had."""
@@ -205,7 +208,6 @@ class Line:
 
     async def _keep(self) -> None:
         """Connect, and connect again for as long as the actor can be had."""
-        pause_s = RETRY_S
         try:
             while True:
                 try:
@@ -214,11 +216,10 @@ class Line:
                         self._closed = True
                         return
                     await self._talk(door)
-                    pause_s = RETRY_S
                 except (OSError, EOFError, TimeoutError) as error:
                     log.info("no line: %r", error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, MAX_RETRY_S)
+                await asyncio.sleep(self._pause_s)
+                self._pause_s = min(2 * self._pause_s, MAX_RETRY_S)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # the actor has gone: the next call sees what has become of it
@@ -236,7 +237,7 @@ class Line:
             if not hmac.compare_digest(proof, _proof(door.secret, _ANSWERER, theirs + mine)):
                 raise ConnectionRefusedError("somebody else answers there")
             _watch_over(writer)
-            self._writer = writer
+            self._writer, self._pause_s = writer, RETRY_S
             while True:
                 number, told = await _read(reader)
                 if (waiting := self._pending.get(number)) and not waiting.done():
@@ -268,9 +269,10 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 def _watch_over(writer: asyncio.StreamWriter) -> None:
-    """See within five seconds that the other machine is gone, where the system can tell."""
+    """See within seconds that the other machine is gone, where the system can tell. One that is only busy answers the
+    probes; what is written to it may wait longer."""
     line: socket.socket = writer.get_extra_info("socket")
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 5_000)):
+    for option, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
         if hasattr(socket, option):
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -30,6 +30,9 @@ from chimera.swarm.roster import Roster, Step
 
 log = logging.getLogger(__name__)
 
+MAX_CALLED_OFF = 20_000
+"""Attempts that are remembered as cancelled, in case they are only to come: calls may overtake one another."""
+
 SpawnCell = Callable[[str, str, Settings], Any]
 
 
@@ -60,6 +63,7 @@ class Manager:
         )
         self._outbox: Outbox[Report] = Outbox()
         self._told: set[str] = set()
+        self._called_off: dict[str, None] = {}
         self._begun = False
         self._lease = Lease(settings.orphan_s, self._orphaned)
 
@@ -98,13 +102,16 @@ class Manager:
     async def dispatch(self, attempts: Sequence[Attempt]) -> None:
         """Find an agent for each attempt, unless it is known here. What becomes of it is told by `collect`."""
         self._check_begun()
-        new = [attempt for attempt in attempts if attempt.id not in self._told]
+        new = [a for a in attempts if a.id not in self._told and a.id not in self._called_off]
         self._perform(self._roster.submit(new, time.monotonic()))
 
     async def cancel(self, attempt_ids: Sequence[str]) -> None:
         """Stop these attempts, wherever they are; one that is not here yet is not begun when it comes."""
         by_cell: dict[str, set[str]] = defaultdict(set)
         waiting = set(attempt_ids)
+        self._called_off |= dict.fromkeys(attempt_ids)
+        while len(self._called_off) > MAX_CALLED_OFF:
+            del self._called_off[next(iter(self._called_off))]
         for cell, attempt_id in self._roster.cancel(attempt_ids):
             by_cell[cell].add(attempt_id)
             waiting.discard(attempt_id)

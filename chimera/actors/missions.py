@@ -83,6 +83,7 @@ class Missions:
         self._ended = ended
         self._missions: dict[str, _Mission] = {}
         self._kept: deque[str] = deque()
+        self._recovering = asyncio.Lock()
         self._look_ups: set[asyncio.Task[None]] = set()
         self.running = 0
 
@@ -183,6 +184,10 @@ class Missions:
         With `taken_over` it was another swarm's, and its deadline begins anew. The result, if it had ended.
         Raises StorageError for a journal that cannot be followed, InputError when there is none.
         """
+        async with self._recovering:  # two who ask for it at a time must not both take it up
+            return await self._recover(mission_id, taken_over)
+
+    async def _recover(self, mission_id: str, taken_over: bool) -> TaskResult | None:
         if mission_id in self._missions:
             return self._missions[mission_id].result
         now, wall = self._clock.monotonic(), self._clock.now()

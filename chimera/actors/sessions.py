@@ -48,8 +48,16 @@ class Submission:
         except ValidationError:  # perhaps only nested deeper than pydantic's parser goes
             try:
                 return TaskGraph.model_validate(strict_json.loads(self.packed))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise GraphError(f"the mission's tasks cannot be read: {error}", "unknown") from error
+
+
+def read_result(packed: bytes) -> TaskResult:
+    """A result as `Sessions.tell` packed it."""
+    try:
+        return TaskResult.model_validate_json(packed)
+    except ValidationError:  # a value nested deeper than pydantic's parser goes
+        return TaskResult.model_validate(strict_json.loads(packed))
 
 
 class _Session:

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     )
     cells_per_manager: Annotated[int, Field(ge=1)] = Field(default=8, description="Cells that one manager looks after.")
     max_agents: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=10_000, description="Agents in one swarm.")
-    max_missions: Annotated[int, Field(ge=1)] = Field(
+    max_missions: Annotated[int, Field(ge=1, le=13_000)] = Field(
         default=1_000, description="Missions running at once. Low priorities are refused at two thirds of it."
     )
     max_waiting: Annotated[int, Field(ge=1)] = Field(

@@ -27,7 +27,7 @@ MAX_WAITING_BYTES = 256_000_000
 MAX_EVENT_BYTES = 4_000_000
 """JSON bytes in one event."""
 
-MAX_READ = 10_000
+MAX_READ = 20_000
 """Events or missions that one read returns, and missions that one prune deletes, at most."""
 
 SWARM_PREFIX = "swarm-"
@@ -60,13 +60,13 @@ class Journal(ABC):
 
     @abstractmethod
     async def read(self, mission_id: str, after: int = 0, limit: int = MAX_READ) -> list[Event]:
-        """A mission's events with `seq > after`, in order, `limit` (1..10,000) at most. Raises StorageError."""
+        """A mission's events with `seq > after`, in order, `limit` (1..20,000) at most. Raises StorageError."""
 
     @abstractmethod
     async def missions(
         self, limit: int = 100, *, swarm: str | None = None, running: bool = False
     ) -> list[MissionSummary]:
-        """The missions, the one that began last first, `limit` (1..10,000) at most. Raises StorageError.
+        """The missions, the one that began last first, `limit` (1..20,000) at most. Raises StorageError.
 
         "Last" is by order of arrival in this journal: wall clocks run backwards at times. With `swarm`, those whose
         last event that swarm wrote; with `running`, those whose last event is not `mission_ended`. The swarms' own

@@ -164,13 +164,13 @@ class SqliteJournal(Journal):
             ends = self._find({event.mission_id for batch in group for event in batch.events})
             growths, refused = plan(group, {mission: end.seq for mission, end in ends.items()})
             self._insert(growths, ends)
-        self._checkpoints.committed(sum(batch.size_bytes for batch in group))
         self.commits += 1
         for growth in growths:
             self._ends.pop(growth.mission_id, None)
             self._ends[growth.mission_id] = ends[growth.mission_id]
         while len(self._ends) > MAX_KNOWN:
             del self._ends[next(iter(self._ends))]
+        self._checkpoints.committed(sum(batch.size_bytes for batch in group))
         return refused
 
     def _find(self, missions: Collection[str]) -> dict[str, _End]:
@@ -225,6 +225,7 @@ class SqliteJournal(Journal):
             self._connection.executemany("DELETE FROM events WHERE n = ?", found)
             self._connection.executemany("DELETE FROM missions WHERE n = ?", found)
         self._ends.clear()
+        self._checkpoints.committed(0)
         return len(found)
 
 

@@ -14,7 +14,10 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 EVERY_BYTES = 1_000_000
-"""Events written between two checkpoints: the log takes about four times as much."""
+"""What is written between two checkpoints; the log, which takes whole pages, grows by up to four times as much."""
+
+COMMIT_BYTES = 8_000
+"""What a commit counts for, however small it is: a few pages are the least."""
 
 MAX_PAGES = 16_000
 """Pages of 4 KiB in the log. It begins anew only at a moment when all of it is in the file, which may never come while
@@ -38,8 +41,8 @@ class Checkpoints:
         """How often a commit had to wait for the log to begin anew."""
 
     def committed(self, size_bytes: int) -> None:
-        """So much was committed. Called in the writing thread."""
-        self._written += size_bytes
+        """So much was committed, and stays so whatever becomes of the log. Called in the writing thread."""
+        self._written += COMMIT_BYTES + size_bytes
         if self._running is not None:
             if not self._running.done():
                 return
@@ -58,8 +61,12 @@ class Checkpoints:
         connection = self._connection
         [timeout_ms] = connection.execute("PRAGMA busy_timeout").fetchone()
         connection.execute(f"PRAGMA busy_timeout = {READER_MS}")
-        connection.execute("PRAGMA wal_checkpoint(RESTART)")
-        connection.execute(f"PRAGMA busy_timeout = {timeout_ms}")
+        try:
+            connection.execute("PRAGMA wal_checkpoint(RESTART)")
+        except sqlite3.Error as error:
+            self._warn(error)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {timeout_ms}")
         self.waited += 1
 
     def _move(self) -> int:
@@ -70,7 +77,11 @@ class Checkpoints:
                 _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             finally:
                 connection.close()
-        except sqlite3.Error as error:  # a full disk: commits say so themselves
-            log.warning("%s: no checkpoint: %s", self._path, error)
+        except (sqlite3.Error, OSError) as error:
+            self._warn(error)
             return 0
         return int(pages)
+
+    def _warn(self, error: Exception) -> None:
+        """A disk that is full, most likely: commits say so themselves."""
+        log.warning("%s: no checkpoint: %s", self._path, error)

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 import random
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,17 +33,27 @@ class Meter:
     def __init__(self, grant: Budget) -> None:
         self.grant = grant
         self._usd, self._tokens, self._calls = 0.0, 0, 0
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """The attempt has ended: nothing more may be spent, also by a policy that goes on."""
+        with self._lock:
+            self._closed = True
 
     def spend(self, *, usd: float = 0.0, tokens: int = 0, calls: int = 0) -> None:
         """Count this in before it is spent. Raises BudgetExceeded, and has then counted nothing."""
         if min(usd, tokens, calls) < 0:
             raise ValueError("what is spent is not negative")
-        after = {"usd": self._usd + usd, "tokens": self._tokens + tokens, "calls": self._calls + calls}
-        for name, amount in after.items():
-            limit = getattr(self.grant, name)
-            if limit is not None and amount > limit * (1 + 1e-12):
-                raise BudgetExceeded(f"{amount:g} {name} would be spent; {limit:g} are reserved for this attempt")
-        self._usd, self._tokens, self._calls = after["usd"], int(after["tokens"]), int(after["calls"])
+        with self._lock:
+            if self._closed:
+                raise BudgetExceeded("this attempt has ended: nothing is reserved for it any more")
+            after = {"usd": self._usd + usd, "tokens": self._tokens + tokens, "calls": self._calls + calls}
+            for name, amount in after.items():
+                limit = getattr(self.grant, name)
+                if limit is not None and amount > limit * (1 + 1e-12):
+                    raise BudgetExceeded(f"{amount:g} {name} would be spent; {limit:g} are reserved for this attempt")
+            self._usd, self._tokens, self._calls = after["usd"], int(after["tokens"]), int(after["calls"])
 
     def total(self, seconds: float) -> Spend:
         """All that was spent, in `seconds`."""

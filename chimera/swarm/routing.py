@@ -126,7 +126,7 @@ class Router:
         return sorted_
 
     def _choose(self, attempt: Attempt) -> str | None:
-        best: tuple[bool, float, str] | None = None
+        best: tuple[bool, bool, float, str] | None = None
         for manager, kinds in self._kinds.items():
             able = sum(count for kind, count in kinds.items() if _may(kind, attempt))
             if not able:
@@ -135,10 +135,10 @@ class Router:
             out += sum(1 for agent in attempt.barred if (p := self._agents.get(agent)) and p.manager == manager)
             full = out >= able and len(self._kinds) > 1
             up = self._up.get(manager, 1.0)
-            rank = (full or not up, (self._load[manager] + 1) / (able * (up or 1.0)), manager)
+            rank = (full, not up, (self._load[manager] + 1) / (able * (up or 1.0)), manager)
             if best is None or rank < best:
                 best = rank
-        return best[2] if best else None
+        return best[3] if best else None
 
     def _policies_of(self, role: str) -> list[str]:
         if role not in self._policies:

@@ -11,9 +11,9 @@ from typing import Any
 from chimera.actors import cluster
 from chimera.actors.coordinator import Coordinator
 from chimera.actors.line import Line
-from chimera.actors.sessions import Submission
+from chimera.actors.sessions import Submission, read_result
 from chimera.core.config import Settings
-from chimera.core.errors import ChimeraError, InputError
+from chimera.core.errors import ChimeraError, InputError, SwarmError
 from chimera.core.types import Budget, TaskResult
 from chimera.swarm.attempt import NO_LIMIT
 from chimera.swarm.graph import TaskGraph
@@ -78,7 +78,6 @@ class RunningSwarm:
         if len(self._senders) < MAX_SENDERS:
             sender = asyncio.create_task(self._send())
             self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
         await accepted
         return mission_id
 
@@ -97,9 +96,11 @@ class RunningSwarm:
 
     async def close(self) -> None:
         """End the swarm, and Ray with it when it was started for it. What is dead already is left alone."""
-        for task in (*self._senders, self._collector):
-            if task:
-                task.cancel()
+        ending = [task for task in (*self._senders, self._collector) if task]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        self._give_up(SwarmError(f"the connection to {self.name} has been closed"))
         if not self._own:
             self._line.close()
             cluster.disconnect(self.connection)
@@ -114,30 +115,40 @@ class RunningSwarm:
             cluster.disconnect(self.connection)
 
     async def _send(self) -> None:
-        while self._outgoing:
-            batch, self._outgoing = self._outgoing[:MAX_BATCH], self._outgoing[MAX_BATCH:]
-            loop = asyncio.get_running_loop()
-            for submission, _ in batch:
-                self._results[submission.mission_id] = loop.create_future()
-            names = {submission.mission_id for submission, _ in batch}
-            self._sending |= names
-            if self._collector is None or self._collector.done():
-                self._collector = asyncio.create_task(self._collect())
-            try:
-                answers = await self.call("submit", self._session, [submission for submission, _ in batch])
-            except Exception as error:
-                answers = [error] * len(batch)
+        try:
+            while self._outgoing:
+                batch, self._outgoing = self._outgoing[:MAX_BATCH], self._outgoing[MAX_BATCH:]
+                await self._send_batch(batch)
+        finally:  # at once: who comes next must see that nobody sends any more
+            self._senders.discard(asyncio.current_task())
+
+    async def _send_batch(self, batch: list[tuple[Submission, asyncio.Future[None]]]) -> None:
+        loop = asyncio.get_running_loop()
+        for submission, _ in batch:
+            self._results[submission.mission_id] = loop.create_future()
+        names = {submission.mission_id for submission, _ in batch}
+        self._sending |= names
+        if self._collector is None or self._collector.done():
+            self._collector = asyncio.create_task(self._collect())
+        try:
+            answers = await self.call("submit", self._session, [submission for submission, _ in batch])
+        except asyncio.CancelledError:
+            self._outgoing += batch  # `close` tells them
+            raise
+        except Exception as error:
+            answers = [error] * len(batch)
+        finally:
             self._sending -= names
-            for (submission, accepted), answer in zip(batch, answers, strict=True):
-                if answer is not None:
-                    self._results.pop(submission.mission_id, None)
-                if accepted.done():
-                    continue  # its caller has gone
-                if answer is None:
-                    accepted.set_result(None)
-                else:
-                    accepted.set_exception(answer)
-            self._let_go()
+        for (submission, accepted), answer in zip(batch, answers, strict=True):
+            if answer is not None:
+                self._results.pop(submission.mission_id, None)
+            if accepted.done():
+                continue  # its caller has gone
+            if answer is None:
+                accepted.set_result(None)
+            else:
+                accepted.set_exception(answer)
+        self._let_go()
 
     async def _collect(self) -> None:
         """Take results as they come. A coordinator that came back, or let some go, is told again which ones are waited
@@ -158,12 +169,28 @@ class RunningSwarm:
                         )
                 after, origin = batch.last, batch.origin
                 for packed in batch.reports:
-                    result = TaskResult.model_validate_json(packed)
-                    self._settle(result.mission_id, result)
+                    self._take(packed)
             except Exception as error:
                 for name in list(self._results):
                     self._settle(name, error)
                 return
+
+    def _take(self, packed: bytes) -> None:
+        try:
+            result = read_result(packed)
+        except ValueError as error:  # which must not be the others' misfortune
+            log.error("a result cannot be read: %s", error)
+            return
+        self._settle(result.mission_id, result)
+
+    def _give_up(self, error: Exception) -> None:
+        """Nobody waits any more for what cannot come."""
+        for name in list(self._results):
+            self._settle(name, error)
+        for _, accepted in self._outgoing:
+            if not accepted.done():
+                accepted.set_exception(error)
+        self._outgoing.clear()
 
     def _settle(self, mission_id: str, outcome: TaskResult | Exception) -> None:
         future = self._results.get(mission_id)

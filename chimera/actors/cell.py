@@ -200,13 +200,9 @@ class Cell:
 
     def _close(self, run: _Run, ending: _Ending) -> Report:
         """The one report of an attempt, which is not in hand any more."""
-        del self._running[run.attempt.id]
-        _remember(self._over, run.attempt.id)
         run.meter.close()
-        if run.timer:
-            run.timer.cancel()
         elapsed_s = time.monotonic() - run.started
-        return Report(
+        report = Report(
             run.attempt.id,
             run.attempt.mission_id,
             agent=run.agent_id,
@@ -218,6 +214,11 @@ class Cell:
             elapsed_s=elapsed_s,
             spent=run.meter.total(elapsed_s),
         )
+        if run.timer:
+            run.timer.cancel()
+        del self._running[run.attempt.id]
+        _remember(self._over, run.attempt.id)
+        return report
 
     def _stop(self, run: _Run) -> None:
         if run.thread:

@@ -21,8 +21,9 @@ ASK_AGAIN_S = 20.0
 """A request for nodes lapses after a minute unless it is made again."""
 
 
-SPREAD_S = 15.0
-"""Time between two cells that move to a node which has fewer."""
+SPREAD_S, MAX_SPREAD_S = 15.0, 3_600.0
+"""Time between two cells that move to a node which has fewer: twice as long after each move, until there is nothing to
+move. Which node a cell gets is Ray's business, and a place may be another swarm's."""
 
 
 class Scaler:
@@ -48,6 +49,7 @@ class Scaler:
         self._manager_cpu_s: dict[str, float] = {}
         self._asked = (0, 0.0)
         self._spread_at = float("-inf")
+        self._spread_s = SPREAD_S
         self._change: asyncio.Task[None] | None = None
 
     async def step(
@@ -66,9 +68,9 @@ class Scaler:
         plan = self._plan(cells, homes, nodes)
         if plan != before:
             log.info("from %d cells to %d", sum(map(len, before.values())), cells)
-        elif self._most == self._least and now - self._spread_at >= SPREAD_S and (moved := self._spread(homes, nodes)):
+        elif self._most == self._least and (moved := await self._spread(homes, nodes, now)):
             log.info("%s is started anew where there are fewer", moved)
-            self._spread_at, plan = now, self._replaced(plan, moved)
+            plan = self._replaced(plan, moved)
         if plan != before:
             self._change = asyncio.create_task(self._carry_out(plan))
 
@@ -97,13 +99,20 @@ class Scaler:
         self._at, self._made, self._manager_cpu_s = now, activity.calls.made, spent
         return load
 
-    def _spread(self, homes: dict[str, str], nodes: Sequence[scaling.Node]) -> str | None:
+    async def _spread(self, homes: dict[str, str], nodes: Sequence[scaling.Node], now: float) -> str | None:
         """The cell that should live elsewhere; none while one is down, and comes back on whichever node has room."""
         mine = {name: homes.get(name, "") for cells in self._crew.plan.values() for name in cells}
         if not all(mine.values()):
             return None
         taken = Counter(homes.values())
-        return crowded(mine, {node.node_id: node.cells - taken[node.node_id] for node in nodes if node.alive})
+        found = crowded(mine, {node.node_id: node.cells - taken[node.node_id] for node in nodes if node.alive})
+        if found is None:
+            self._spread_s = SPREAD_S
+            return None
+        if now - self._spread_at < self._spread_s or not (await asyncio.to_thread(scaling.capacity)).free:
+            return None
+        self._spread_at, self._spread_s = now, min(2 * self._spread_s, MAX_SPREAD_S)
+        return found
 
     def _replaced(self, plan: dict[str, list[str]], name: str) -> dict[str, list[str]]:
         new = f"Cell[{_next_number(plan)}]"

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pydantic import JsonValue
 
@@ -108,7 +109,7 @@ class AgentMemory:
 
     def __init__(self, memories: Memories, agent_id: str) -> None:
         self._memories = memories
-        self._prefix = f"{memories.swarm}/{agent_id}/"
+        self._prefix = f"{memories.swarm}/{quote(agent_id, safe='')}/"  # a role may have a slash in its name
 
     async def get(self, name: str) -> JsonValue:
         return await self._memories.get(self._prefix + name)

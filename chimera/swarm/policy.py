@@ -26,6 +26,11 @@ Policy = Callable[..., Any]
 
 MAX_POLICY_BYTES = 2_900_000
 
+MAX_USD = 1e12
+"""Dollars in one go: sums of such amounts stay finite."""
+
+MAX_COUNT = 1 << 63
+
 
 class Meter:
     """What one attempt has spent, and may spend: what it was granted is never passed."""
@@ -42,9 +47,12 @@ class Meter:
             self._closed = True
 
     def spend(self, *, usd: float = 0.0, tokens: int = 0, calls: int = 0) -> None:
-        """Count this in before it is spent. Raises BudgetExceeded, and has then counted nothing."""
-        if min(usd, tokens, calls) < 0:
-            raise ValueError("what is spent is not negative")
+        """Count this in before it is spent. Raises BudgetExceeded, and has then counted nothing.
+
+        Raises ValueError for what is no amount: negative, infinite, NaN, or a part of a token or call.
+        """
+        if not (0.0 <= usd < MAX_USD and _is_count(tokens) and _is_count(calls)):
+            raise ValueError(f"not an amount to spend: usd={usd}, tokens={tokens}, calls={calls}")
         with self._lock:
             if self._closed:
                 raise BudgetExceeded("this attempt has ended: nothing is reserved for it any more")
@@ -60,6 +68,10 @@ class Meter:
         if not (self._usd or self._tokens or self._calls):
             return Spend.model_construct(usd=0.0, tokens=0, calls=0, seconds=seconds)
         return Spend(usd=self._usd, tokens=self._tokens, calls=self._calls, seconds=seconds)
+
+
+def _is_count(number: int) -> bool:
+    return isinstance(number, int) and 0 <= number < MAX_COUNT
 
 
 class Memory(Protocol):

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from chimera.actors import scaling
 from chimera.actors.scaler import SPREAD_S, Scaler
-from chimera.actors.scaling import Node
+from chimera.actors.scaling import Capacity, Node
 from chimera.core.config import Settings
 from chimera.swarm.tally import Tally
 
@@ -39,6 +40,14 @@ async def look(made: Scaler, homes: dict[str, str], nodes: list[Node], now: floa
     await asyncio.sleep(0.01)
 
 
+@pytest.fixture(autouse=True)
+def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many places for cells Ray says are free."""
+    places = [3]
+    monkeypatch.setattr(scaling, "capacity", lambda: Capacity(cells=12, free=places[0]))
+    return places
+
+
 HOMES = {"Cell[0]": "a", "Cell[1]": "a", "Cell[2]": "a", "Cell[3]": "b"}
 
 
@@ -48,9 +57,9 @@ async def test_a_node_that_came_back_gets_its_share_of_the_cells_one_at_a_time()
     nodes = [node("a"), node("b"), node("c")]
     await look(made, HOMES, nodes, 100.0)
     assert crew.now == {"Manager[0]": ["Cell[0]", "Cell[1]", "Cell[4]", "Cell[3]"]}
-    await look(made, {**HOMES, "Cell[4]": "a"}, nodes, 100.0 + SPREAD_S / 2)  # it went to the wrong place: not at once
+    await look(made, {**HOMES, "Cell[4]": "a"}, nodes, 100.0 + SPREAD_S)  # it went to the wrong place: not at once
     assert crew.now["Manager[0]"][2] == "Cell[4]"
-    await look(made, {**HOMES, "Cell[4]": "c"}, nodes, 101.0 + SPREAD_S)
+    await look(made, {**HOMES, "Cell[4]": "c"}, nodes, 101.0 + 2 * SPREAD_S)
     assert crew.now["Manager[0]"] == ["Cell[0]", "Cell[1]", "Cell[4]", "Cell[3]"]
 
 
@@ -68,6 +77,27 @@ async def test_no_cell_moves_where_it_would_not_help(homes: dict[str, str], node
     crew = Crew(*HOMES)
     await look(scaler(crew), homes, nodes, 100.0)
     assert crew.now == {"Manager[0]": list(HOMES)}
+
+
+async def test_no_cell_moves_when_all_places_are_taken(free: list[int]) -> None:
+    free[0] = 0
+    crew = Crew(*HOMES)
+    await look(scaler(crew), HOMES, [node("a"), node("b"), node("c")], 100.0)
+    assert crew.now == {"Manager[0]": list(HOMES)}
+
+
+async def test_moves_that_do_not_help_become_rare() -> None:
+    """Another swarm has taken the places, which cannot be seen: each new cell lands on the same node again."""
+    crew = Crew(*HOMES)
+    made = scaler(crew)
+    moves = []
+    for second in range(0, 1_000, 5):
+        homes = {name: "a" if name != "Cell[3]" else "b" for name in crew.now["Manager[0]"]}
+        before = crew.now
+        await look(made, homes, [node("a"), node("b"), node("c")], float(second))
+        if crew.now != before:
+            moves.append(second)
+    assert moves == [0, 30, 90, 210, 450, 930]
 
 
 async def test_places_that_others_take_are_not_free() -> None:

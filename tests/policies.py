@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chimera import Context, InputError, Reply, Task
-from chimera.core.errors import ReplyError
+from chimera.core.errors import BudgetExceeded, ReplyError
 
 
 async def answer(task: Task, context: Context) -> Any:
@@ -271,3 +271,49 @@ async def spins(task: Task, context: Context) -> Any:
     while time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(0)
     return 1
+
+
+SPENT: list[float] = []
+
+
+async def spends_all_and_waits(task: Task, context: Context) -> Any:
+    context.spend(usd=context.budget.usd or 0.0)
+    SPENT.append(context.budget.usd or 0.0)
+    await asyncio.sleep(60)
+
+
+def spends_when_it_is_too_late(task: Task, context: Context) -> Any:
+    time.sleep(0.3)
+    try:
+        context.spend(usd=0.5)
+    except BudgetExceeded as error:
+        REFUSED.append(str(error))
+        raise
+    SPENT.append(0.5)
+
+
+REFUSED: list[str] = []
+
+
+async def slow_second(task: Task, context: Context) -> int:
+    """The swarm's second agent takes its time."""
+    if context.agent_id.endswith("-1"):
+        await asyncio.sleep(0.5)
+    return 1
+
+
+async def hangs_third(task: Task, context: Context) -> int:
+    if context.replica == 2:
+        await asyncio.sleep(60)
+    return 1
+
+
+async def raises_what_has_no_utf8(task: Task, context: Context) -> Any:
+    raise ValueError("bad name: \udcff.txt")
+
+
+async def replies_deep(task: Task, context: Context) -> Any:
+    value: Any = 1
+    for _ in range(197):
+        value = [value]
+    return value

@@ -17,7 +17,7 @@ from chimera.core.types import AgentSpec, Budget, FailureKind, Reply, Task
 from chimera.swarm.attempt import Attempt, Report, Work
 from chimera.swarm.policy import Seat
 from tests.actors.in_process import until
-from tests.policies import LET_GO
+from tests.policies import LET_GO, REFUSED
 
 
 def attempt(timeout_s: float = 5.0, number: int = 1, **inputs: Any) -> Attempt:
@@ -319,3 +319,28 @@ async def test_a_cell_whose_policies_always_have_something_to_do_says_so() -> No
     began = time.monotonic()
     await asyncio.sleep(0.3)
     assert (await cell.vitals())["cpu_s"] - before - busy_s < 0.5 * (time.monotonic() - began)
+
+
+async def test_a_policy_that_goes_on_after_its_time_can_spend_nothing_more() -> None:
+    REFUSED.clear()
+    cell = await host("spends_when_it_is_too_late")
+    [report] = await run(cell, replace(attempt(timeout_s=0.05), spend=Budget(usd=1.0)))
+    assert (report.failure, report.spent.usd) == (FailureKind.TIMEOUT, 0.0)
+    await until(lambda: REFUSED)
+    assert "this attempt has ended" in REFUSED[0]
+
+
+async def test_a_batch_that_comes_twice_is_carried_out_once() -> None:
+    cell = await host("answer")
+    await run(cell, attempt(answer=1))
+    await cell.run([("a0", attempt(answer=1))])
+    await run(cell, attempt(number=2))
+    assert len((await cell.collect(0, 0, 1.0)).reports) == 2
+    await cell.host([Seat.of(AgentSpec(policy="tests.policies:answer"), agent_id="a0")], afresh=True)
+    await run(cell, attempt(answer=1))  # for a new manager it is a new one
+
+
+async def test_a_message_that_is_no_text_is_told_all_the_same() -> None:
+    [report] = await run(await host("raises_what_has_no_utf8"), attempt())
+    assert report.failure is FailureKind.RAISED
+    assert "ValueError: bad name: ?.txt" in report.detail

@@ -12,7 +12,7 @@ import pytest
 
 from chimera.actors.manager import Manager
 from chimera.core.config import Settings
-from chimera.core.errors import NotBegun
+from chimera.core.errors import ClusterError, NotBegun
 from chimera.core.types import FailureKind, Isolation, Reply, Task
 from chimera.swarm.attempt import Appraisal, Attempt, Report, Work
 from chimera.swarm.policy import Seat
@@ -363,3 +363,32 @@ async def test_processes_that_nobody_ever_asks_end_too() -> None:
     for name in ("Manager[0]", *CELLS):
         shard.processes.crash(name)
     await until(lambda: not shard.processes.living)
+
+
+async def test_an_attempt_that_comes_after_its_cancel_is_not_begun(shard: Shard) -> None:
+    await shard.begin(named(seats("hangs")))
+    await shard.call("cancel", [attempt(1).id])
+    await until(lambda: shard.outcomes == {attempt(1).id: "cancelled"})
+    await until(lambda: not shard.handle.actor._told)  # acknowledged, and so forgotten
+    await shard.call("dispatch", [attempt(1), attempt(2)])
+    await until(lambda: shard.handle.actor._roster.busy)
+    assert (await shard.status())["busy"] == 1
+
+
+async def test_cells_stay_when_those_that_come_in_their_place_cannot_be_started(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shard.begin(named(seats("answer", "answer")))
+    start = shard.handle.actor._housing._start
+
+    def refuse(name: str) -> Any:
+        handle = start(name)
+        handle.slow["host"] = asyncio.Event()  # no node has room for it
+        return handle
+
+    monkeypatch.setattr(shard.handle.actor._housing, "_start", refuse)
+    with pytest.raises(ClusterError, match=r"Cell\[2\] could not be started"):
+        await shard.call("set_cells", ["Cell[0]", "Cell[2]"])
+    assert shard.processes.living == {"Manager[0]", "Cell[0]", "Cell[1]"}
+    await shard.call("dispatch", [attempt(1, inputs={"answer": 5}), attempt(2, inputs={"answer": 5})])
+    await until(lambda: shard.values == [5, 5])

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from chimera.actors import cluster
 from chimera.actors.outbox import Batch, Outbox
 from chimera.actors.sessions import Submission
-from chimera.core.errors import ChimeraError, InputError, Overloaded
-from chimera.core.types import MissionState, Task, TaskResult
+from chimera.core.errors import ChimeraError, InputError, Overloaded, SwarmError
+from chimera.core.types import MissionState, Task, TaskResult, Vote
 from chimera.swarm.graph import TaskGraph, TaskNode
+from chimera.swarm.policy import check_reply
 from chimera.system.wiring import RunningSwarm
 from tests.actors.in_process import until
 
@@ -133,3 +135,64 @@ async def test_a_refusal_reaches_who_submitted() -> None:
     head.refusal = Overloaded("too much", 0.5)
     with pytest.raises(Overloaded, match="too much"):
         await swarm_of(head).submit(GRAPH, 5.0)
+
+
+async def test_two_calls_that_are_answered_at_once_leave_nobody_waiting() -> None:
+    """Who submits again as soon as it can does so before anything else has noticed that nobody sends any more."""
+    head = Head()
+    swarm = swarm_of(head)
+
+    async def twice() -> None:
+        await swarm.submit(GRAPH, 5.0)
+        await swarm.submit(GRAPH, 5.0)
+
+    head.answers.clear()
+    first = asyncio.create_task(twice())
+    await until(lambda: len(head.heard) == 1)
+    second = asyncio.create_task(swarm.submit(GRAPH, 5.0))
+    await until(lambda: len(head.heard) == 2)
+    head.answers.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(first, second)
+    assert len(head.heard) == 3
+
+
+async def test_a_result_that_cannot_be_read_is_nobody_elses_misfortune() -> None:
+    head = Head()
+    swarm = swarm_of(head)
+    name = await swarm.submit(GRAPH, 5.0)
+    head.outbox.put([b"{", b'{"mission_id": "x"}'])
+    head.end(name)
+    assert (await swarm.result(name)).value == name
+
+
+async def test_a_value_may_be_as_deep_as_a_reply_may() -> None:
+    head = Head()
+    swarm = swarm_of(head)
+    name = await swarm.submit(GRAPH, 5.0)
+    value: Any = 1
+    for _ in range(197):
+        value = [value]
+    reply, _ = check_reply(value, max_bytes=10_000)
+    vote = Vote(voter="replica-0", reply=reply)
+    result = TaskResult(mission_id=name, state=MissionState.ANSWERED, value=reply.value, replies=(vote,))
+    head.outbox.put([result.model_dump_json().encode()])
+    assert (await swarm.result(name)).value == value
+
+
+async def test_nobody_waits_for_a_client_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "disconnect", lambda connection: None)
+    head = Head()
+    swarm = swarm_of(head)
+    name = await swarm.submit(GRAPH, 5.0)
+    waiting = asyncio.create_task(swarm.result(name))
+    head.answers.clear()
+    submitting = [asyncio.create_task(swarm.submit(GRAPH, 5.0)) for _ in range(3)]
+    await until(lambda: len(head.heard) == 4)
+    later = asyncio.create_task(swarm.submit(GRAPH, 5.0))
+    await asyncio.sleep(0)
+    await swarm.close()
+    for task in (waiting, *submitting, later):
+        with pytest.raises(SwarmError, match="has been closed"):
+            async with asyncio.timeout(5):
+                await task

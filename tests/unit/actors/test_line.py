@@ -13,7 +13,8 @@ import pytest
 
 from chimera.actors import line
 from chimera.actors.line import Door, Line, Switchboard
-from chimera.core.errors import NotBegun, Overloaded
+from chimera.core.errors import NotBegun, Overloaded, SwarmError
+from tests.actors.in_process import until
 
 HOST = "127.0.0.1"
 
@@ -326,3 +327,25 @@ def test_one_that_is_used_in_one_event_loop_after_another_opens_in_each() -> Non
 
     made = asyncio.run(once(None))
     asyncio.run(once(made)).close()
+
+
+async def test_a_call_that_is_cancelled_within_its_actor_is_answered() -> None:
+    async with connected() as (made, actor, _, _board):
+
+        async def cancelled() -> None:
+            raise asyncio.CancelledError
+
+        actor.refuse = cancelled  # type: ignore[method-assign]
+        with pytest.raises(SwarmError, match="CancelledError"):
+            async with asyncio.timeout(5):
+                await made.call("refuse")
+
+
+async def test_a_line_that_was_had_again_is_had_again_as_quickly_the_next_time() -> None:
+    async with connected() as (made, _, handle, _board):
+        for _ in range(2):
+            assert made._writer is not None
+            made._writer.close()
+            await until(lambda: made._writer is None)
+            assert made._pause_s == line.RETRY_S
+            await opened(made, handle)

@@ -67,3 +67,37 @@ async def test_a_reader_that_holds_the_log_back_holds_no_commit_up_for_good(
         await journal.append(batch)
     assert len(await journal.missions(1_000)) == 60
     await journal.close()
+
+
+async def test_a_log_that_cannot_begin_anew_does_not_undo_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is full: what was committed is there, and its missions go on."""
+    monkeypatch.setattr(sqlite_wal, "EVERY_BYTES", 1)
+    monkeypatch.setattr(sqlite_wal, "MAX_PAGES", 0)
+    journal = SqliteJournal(path=path)
+
+    class Full:
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self.connection = connection
+            self.refused = 0
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if "RESTART" in statement:
+                self.refused += 1
+                raise sqlite3.OperationalError("database or disk is full")
+            return self.connection.execute(statement)
+
+    journal._checkpoints._connection = full = Full(journal._connection)  # type: ignore[assignment]
+    for seq in range(1, 20):
+        await journal.append([Event(mission_id="m", seq=seq, kind=EventKind.TASK_STARTED, at_s=0.0)])
+    assert full.refused > 0
+    assert [event.seq for event in await journal.read("m")] == list(range(1, 20))
+    assert journal._connection.execute("PRAGMA busy_timeout").fetchone() == (10_000,)
+    await journal.close()
+
+
+async def test_many_small_commits_count_for_what_they_take(path: Path) -> None:
+    journal = SqliteJournal(path=path)
+    for batch in batches(400, size=10):
+        await journal.append(batch)
+    assert in_the_log(path) < 12_000_000
+    await journal.close()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import math
 import pickle
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +159,50 @@ def test_tenths_of_a_cent_add_up_to_the_whole_grant() -> None:
         meter.spend(usd=0.001)
 
 
-def test_nobody_earns_by_spending() -> None:
-    with pytest.raises(ValueError, match="not negative"):
-        Meter(Budget()).spend(calls=-1)
+@pytest.mark.parametrize(
+    "amount",
+    [
+        *({"usd": bad} for bad in (-0.1, math.nan, math.inf, 1e300)),
+        *({name: bad} for name in ("tokens", "calls") for bad in (-1, 0.9, math.nan, 1 << 70)),
+    ],
+    ids=str,
+)
+def test_what_is_no_amount_is_refused_and_not_counted(amount: dict[str, Any]) -> None:
+    meter = Meter(Budget(usd=1.0, tokens=10))
+    with pytest.raises(ValueError, match="not an amount to spend"):
+        meter.spend(**amount)
+    assert meter.total(0.0) == Spend()
+
+
+def test_after_the_end_nothing_is_spent() -> None:
+    meter = Meter(Budget())
+    meter.spend(usd=1.0)
+    meter.close()
+    with pytest.raises(BudgetExceeded, match="has ended"):
+        meter.spend(calls=1)
+    assert meter.total(0.0).usd == 1.0
+
+
+def test_threads_together_spend_no_more_than_the_grant() -> None:
+    meter = Meter(Budget(tokens=3_000))
+    spent: list[int] = []
+    before = sys.getswitchinterval()
+
+    def spend() -> None:
+        try:
+            while True:
+                meter.spend(tokens=1)
+                spent.append(1)
+        except BudgetExceeded:
+            return
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=spend) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(spent) == 3_000 == meter.total(0.0).tokens

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import random
 import signal
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue, ValidationError
 
 from chimera.cli import render
+from chimera.cli.settings import explain, opening, read_settings
 from chimera.client import SwarmCoordinator
 from chimera.core.config import Settings
 from chimera.core.errors import ChimeraError, InputError, Overloaded
 from chimera.core.events import EventKind
 from chimera.core.stats import percentile
-from chimera.core.types import AgentSpec, MissionState, Task, TaskResult
+from chimera.core.types import MAX_REPLICAS, AgentSpec, Frozen, MissionState, Seconds, Share, Task, TaskResult
 from chimera.storage.journal import open_journal
 from chimera.swarm.policy import Context
 from chimera.swarm.status import SwarmStatus
@@ -42,27 +43,37 @@ KILL_EVERY_S = 3.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to run. Times in seconds; shares from 0 to 1."""
+class Plan(Frozen):
+    """What to run. What is None is as the settings say."""
 
-    agents: int = 1_000
-    tasks: int = 10_000
-    think_s: float = 0.0
-    voters: int = 1
-    rate_per_s: float = 0.0
-    journal: str = ""
+    agents: int = Field(default=1_000, ge=1, le=1_000_000)
+    tasks: int = Field(default=10_000, ge=1, le=10_000_000)
+    think_s: float = Field(default=0.0, ge=0.0, le=86_400.0, allow_inf_nan=False)
+    voters: int = Field(default=1, ge=1, le=MAX_REPLICAS)
+    rate_per_s: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    journal: str | None = None
     chaos: bool = False
     seed: int = 0
-    hang: float = 0.0
-    dissent: float = 0.0
-    certainty: float = 1.0
+    hang: Share = 0.0
+    dissent: Share = 0.0
+    certainty: float = Field(default=1.0, ge=0.5, le=1.0, allow_inf_nan=False)
     frugal: bool = False
-    attempt_timeout_s: float | None = None
-    deadline_s: float = 300.0
-    window: int = 2_000
-    address: str | None = None
-    cells: int = 0
+    attempt_timeout_s: Seconds | None = None
+    deadline_s: Seconds = 300.0
+    window: int = Field(default=2_000, ge=1, le=100_000)
+    address: str = "local"
+    cells: int | None = Field(default=None, ge=0, le=1_024)
+
+    def settings(self, home: Path) -> Settings:
+        """The environment's settings with this plan's over them, and `home` for a journal where none is named."""
+        return read_settings(
+            address=self.address,
+            home=home,
+            journal_url=self.journal,
+            cells=self.cells,
+            max_agents=self.agents + WARM,
+            max_missions=10_000,
+        )
 
 
 @dataclass(slots=True)
@@ -90,18 +101,13 @@ async def work(task: Task, context: Context) -> JsonValue:
 
 async def measure(plan: Plan, progress: Callable[[str], None] = lambda said: None) -> dict[str, Any]:
     """Run `plan` in a swarm of its own, and say what came of it. Raises InputError for a plan that cannot be run."""
-    if plan.chaos and plan.address not in (None, "local"):
+    if plan.chaos and plan.address != "local":
         raise InputError("--chaos kills processes of this machine: it is for a swarm of its own, without --address")
     with tempfile.TemporaryDirectory(prefix="chimera-bench-") as home:
-        settings = Settings(
-            address=plan.address or "local",
-            home=Path(home),
-            journal_url=plan.journal,
-            cells=plan.cells,
-            max_agents=plan.agents + WARM,
-            max_missions=10_000,
-        )
-        async with SwarmCoordinator(settings=settings) as swarm:
+        settings = plan.settings(Path(home))
+        async with AsyncExitStack() as stack:
+            with opening(settings.journal):
+                swarm = await stack.enter_async_context(SwarmCoordinator(settings=settings))
             return await _measure(swarm, plan, settings, progress)
 
 
@@ -205,12 +211,9 @@ def _note(run: _Run, result: TaskResult, n: int, latency_s: float) -> None:
 
 def _task(plan: Plan, n: int, role: str = "worker") -> Task:
     inputs: dict[str, JsonValue] = {"n": n}
-    if plan.think_s:
-        inputs["think_s"] = plan.think_s
-    if plan.hang and role != WARM_ROLE:
-        inputs["hang"] = plan.hang
-    if plan.dissent and role != WARM_ROLE:
-        inputs["dissent"] = plan.dissent
+    if role != WARM_ROLE:
+        moods = {"think_s": plan.think_s, "hang": plan.hang, "dissent": plan.dissent}
+        inputs |= {name: mood for name, mood in moods.items() if mood}
     return Task(
         goal="n + 1",
         inputs=inputs,
@@ -297,10 +300,21 @@ def _percentiles(seconds: list[float]) -> dict[str, float]:
     return {f"p{share}": round(1_000 * percentile(seconds, share / 100), 2) for share in (50, 95, 99)}
 
 
-def execute(plan: Plan, *, as_json: bool) -> int:
-    """Run the benchmark, print it, and return the exit code: 0, or 1 when anything was lost, doubled or wrong."""
+def _plan(options: Mapping[str, Any]) -> Plan:
+    try:
+        return Plan(**options)
+    except ValidationError as error:
+        raise InputError(explain(error)) from error
+
+
+def execute(options: Mapping[str, Any], *, as_json: bool) -> int:
+    """Run the benchmark of the Plan that `options` make, print it, and return the exit code.
+
+    It is 0, or 1 when anything was lost, doubled or wrong; 2 for bad input, 3 for a fault.
+    """
     with render.results_only():
         try:
+            plan = _plan(options)
             told = asyncio.run(measure(plan, (lambda said: None) if as_json else render.note))
         except InputError as error:
             render.error(error, as_json=as_json)
@@ -309,7 +323,7 @@ def execute(plan: Plan, *, as_json: bool) -> int:
             render.error(error, as_json=as_json)
             return 3
         if as_json:
-            render.line(json.dumps(told, indent=2))
+            render.line(render.to_line(told, indent=2))
         else:
             for name, value in told.items():
                 render.line(f"{name:24} {value}")

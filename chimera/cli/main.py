@@ -82,7 +82,7 @@ def run(
     """Ask a swarm a question over documents, and get a cited answer that several agents agreed on.
 
     Exit codes: **0** answered, **1** the swarm could not agree or ran out of time (what there is is printed),
-    **2** bad input, **3** an internal fault.
+    **2** bad input, a journal file that cannot be opened too, **3** a fault, a journal's server out of reach too.
 
     Example: `chimera run "Who first used the Iris database?" --docs package:sklearn/datasets/descr`
     """
@@ -144,8 +144,8 @@ def bench_swarm(
     frugal: Annotated[bool, typer.Option("--frugal", help="Ask no more voters at a time than are needed.")] = False,
     attempt_timeout: Annotated[float | None, typer.Option(help="Seconds for one attempt.")] = None,
     window: Annotated[int, typer.Option(min=1, max=100_000, help="Tasks in progress at once.")] = 2_000,
-    cells: Annotated[int, typer.Option(min=0, help="Cell processes; 0 is one per CPU.")] = 0,
-    address: Address = None,
+    cells: Annotated[int | None, typer.Option(help="Cell processes; 0 is one per CPU (default CHIMERA_CELLS).")] = None,
+    address: Annotated[str, typer.Option(help="local, auto, HOST:PORT or ray://HOST:PORT.")] = "local",
     as_json: AsJson = False,
 ) -> None:
     """Run a swarm of many agents through the whole path, and print what it did and what it cost.
@@ -154,26 +154,26 @@ def bench_swarm(
 
     Example: `chimera bench swarm --agents 200 --tasks 500 --json`
     """
-    from chimera.cli.bench import Plan, execute
+    from chimera.cli.bench import execute
 
-    plan = Plan(
-        agents=agents,
-        tasks=tasks,
-        think_s=think / 1_000,
-        voters=consensus,
-        rate_per_s=rate,
-        journal=journal or "",
-        chaos=chaos,
-        seed=seed,
-        hang=hang,
-        dissent=dissent,
-        certainty=certainty,
-        frugal=frugal,
-        attempt_timeout_s=attempt_timeout,
-        window=window,
-        address=address,
-        cells=cells,
-    )
+    plan = {
+        "agents": agents,
+        "tasks": tasks,
+        "think_s": think / 1_000,
+        "voters": consensus,
+        "rate_per_s": rate,
+        "journal": journal,
+        "chaos": chaos,
+        "seed": seed,
+        "hang": hang,
+        "dissent": dissent,
+        "certainty": certainty,
+        "frugal": frugal,
+        "attempt_timeout_s": attempt_timeout,
+        "window": window,
+        "address": address,
+        "cells": cells,
+    }
     raise typer.Exit(execute(plan, as_json=as_json))
 
 

@@ -5,48 +5,48 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from chimera.cli import render
+from chimera.cli.settings import opening, read_settings
 from chimera.client import SwarmCoordinator
 from chimera.core.config import Settings
 from chimera.core.errors import InputError
 from chimera.core.events import Event, EventKind
 from chimera.core.types import TaskResult
-from chimera.storage.journal import MAX_READ, open_journal
+from chimera.storage.journal import MAX_READ, Journal, open_journal
 
 BAD_INPUT, FAULT = 2, 3
 
 
 def execute_list(journal: str | None, *, running: bool, limit: int, as_json: bool) -> int:
     """Print the missions of a journal."""
-    return _run(_list(_settings(journal=journal), running=running, limit=limit, as_json=as_json), as_json)
+    return _run(_list(journal, running=running, limit=limit, as_json=as_json), as_json)
 
 
 def execute_show(mission_id: str, journal: str | None, *, as_json: bool) -> int:
     """Print a mission's events."""
-    return _run(_show(_settings(journal=journal), mission_id, as_json=as_json), as_json)
+    return _run(_show(mission_id, journal, as_json=as_json), as_json)
 
 
 def execute_resume(mission_id: str, address: str | None, journal: str | None, *, as_json: bool) -> int:
     """Go on with a mission and print its result."""
-    return _run(_resume(_settings(journal=journal, address=address), mission_id, as_json=as_json), as_json)
+    return _run(_resume(mission_id, address, journal, as_json=as_json), as_json)
 
 
 def execute_cancel(mission_id: str, address: str | None, swarm: str | None, *, as_json: bool) -> int:
     """Cancel a mission and print what there is of it."""
-    return _run(_cancel(_settings(address=address), swarm, mission_id, as_json=as_json), as_json)
+    return _run(_cancel(mission_id, address, swarm, as_json=as_json), as_json)
 
 
 def _run(work: Coroutine[Any, Any, int], as_json: bool) -> int:
     with render.results_only():
         try:
             return asyncio.run(work)
-        except (InputError, ValidationError) as error:
-            render.error(error if isinstance(error, InputError) else InputError(f"settings: {error}"), as_json=as_json)
+        except InputError as error:
+            render.error(error, as_json=as_json)
             return BAD_INPUT
         except KeyboardInterrupt:
             return 130
@@ -55,20 +55,15 @@ def _run(work: Coroutine[Any, Any, int], as_json: bool) -> int:
             return FAULT
 
 
-def _settings(*, journal: str | None = None, address: str | None = None) -> Settings:
-    changes = {name: value for name, value in (("journal_url", journal), ("address", address)) if value}
-    return Settings().model_copy(update=changes)
-
-
-async def _list(settings: Settings, *, running: bool, limit: int, as_json: bool) -> int:
-    journal = open_journal(settings.journal)
+async def _list(journal: str | None, *, running: bool, limit: int, as_json: bool) -> int:
+    opened = _open(read_settings(journal_url=journal))
     try:
-        found = await journal.missions(limit, running=running)
+        found = await opened.missions(limit, running=running)
     finally:
-        await journal.close()
+        await opened.close()
     for mission in found:
         if as_json:
-            render.line(mission.model_dump_json())
+            render.line(render.to_line(mission.model_dump(mode="json")))
             continue
         began = datetime.fromtimestamp(mission.first_at_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
         ended = mission.last_kind is EventKind.MISSION_ENDED
@@ -81,8 +76,19 @@ async def _list(settings: Settings, *, running: bool, limit: int, as_json: bool)
     return 0
 
 
+def _open(settings: Settings) -> Journal:
+    """The journal, to be read. The default one is empty where nothing has ever been run; no other is."""
+    with opening(settings.journal):
+        try:
+            return open_journal(settings.journal, create=False)
+        except InputError as error:
+            if settings.journal_url or not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            return open_journal("memory://")
+
+
 async def _events(settings: Settings, mission_id: str) -> list[Event]:
-    journal = open_journal(settings.journal)
+    journal = _open(settings)
     try:
         events = await journal.read(mission_id)
         while events and len(events) % MAX_READ == 0 and (more := await journal.read(mission_id, after=len(events))):
@@ -94,11 +100,11 @@ async def _events(settings: Settings, mission_id: str) -> list[Event]:
     return events
 
 
-async def _show(settings: Settings, mission_id: str, *, as_json: bool) -> int:
-    events = await _events(settings, mission_id)
+async def _show(mission_id: str, journal: str | None, *, as_json: bool) -> int:
+    events = await _events(read_settings(journal_url=journal), mission_id)
     for event in events:
         if as_json:
-            render.line(event.model_dump_json())
+            render.line(render.to_line(event.model_dump(mode="json")))
             continue
         at = datetime.fromtimestamp(event.at_s, UTC).strftime("%H:%M:%S.%f")[:-3]
         render.say(f"{event.seq:5}  {at}  ", (f"{event.kind.value:18}", "bold"), f" {event.task_id:20} {_told(event)}")
@@ -112,18 +118,21 @@ def _told(event: Event) -> str:
     return said if len(said) <= 160 else said[:157] + "..."
 
 
-async def _resume(settings: Settings, mission_id: str, *, as_json: bool) -> int:
+async def _resume(mission_id: str, address: str | None, journal: str | None, *, as_json: bool) -> int:
+    settings = read_settings(journal_url=journal, address=address)
     events = await _events(settings, mission_id)
     if events[-1].kind is EventKind.MISSION_ENDED:
         raise InputError(f"mission {mission_id!r} has ended already: `chimera missions show {mission_id}`")
-    async with SwarmCoordinator(settings=settings) as swarm:
+    async with AsyncExitStack() as stack:
+        with opening(settings.journal):
+            swarm = await stack.enter_async_context(SwarmCoordinator(settings=settings))
         with render.waiting("bringing the mission's agents back", shown=not as_json):
             await swarm.resume(mission_id)
         return _print(mission_id, await swarm.result(mission_id), as_json=as_json)
 
 
-async def _cancel(settings: Settings, name: str | None, mission_id: str, *, as_json: bool) -> int:
-    async with SwarmCoordinator.attach(name, settings) as swarm:
+async def _cancel(mission_id: str, address: str | None, name: str | None, *, as_json: bool) -> int:
+    async with SwarmCoordinator.attach(name, read_settings(address=address)) as swarm:
         return _print(mission_id, await swarm.cancel(mission_id), as_json=as_json, exit_code=0)
 
 

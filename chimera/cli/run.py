@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from chimera.cli import render
+from chimera.cli.settings import opening, read_settings
 from chimera.client import SwarmCoordinator
 from chimera.core.config import Settings
 from chimera.core.errors import ChimeraError, ClusterError, DocumentsError, InputError, MissionError
@@ -63,17 +62,12 @@ def execute(request: Request) -> int:
 
 
 async def _execute(request: Request) -> int:
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        raise InputError(f"settings: {error}") from error
-    if request.address:
-        settings = settings.model_copy(update={"address": request.address})
+    settings = read_settings(address=request.address)
     missions = await _missions(request, settings)
     for model in {mission.model for mission in missions}:
         open_model(model)
     agents = _agents(missions[0])
-    with render.waiting("starting Ray", shown=not request.as_json):
+    with render.waiting("starting Ray", shown=not request.as_json), opening(settings.journal):
         swarm = await SwarmCoordinator(settings=settings).__aenter__()
     try:
         # Ray's own handler prints a stack and leaves the swarm behind. This one leaves through the finally below.

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from pydantic import ValidationError
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chimera.cli import render
+from chimera.cli.settings import read_settings
 from chimera.core.config import Settings
 from chimera.core.errors import ChimeraError, InputError, SwarmError
 from chimera.core.types import Spend
@@ -76,13 +76,7 @@ def execute(
 async def _execute(
     attach: Attach, console: Console, name: str | None, address: str | None, once: bool, as_json: bool, refresh_s: float
 ) -> int:
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        raise InputError(f"settings: {error}") from error
-    if address:
-        settings = settings.model_copy(update={"address": address})
-    async with attach(name, settings) as swarm:
+    async with attach(name, read_settings(address=address)) as swarm:
         if not once and not as_json:
             await _watch(swarm, console, refresh_s)
             return LEFT

@@ -130,12 +130,13 @@ def check_limit(limit: int) -> None:
         raise StorageError(f"limit must be in 1..{MAX_READ}, got {limit}")
 
 
-def open_journal(url: str) -> Journal:
+def open_journal(url: str, *, create: bool = True) -> Journal:
     """The journal at `url`: `sqlite:///PATH`, `redis://`, `rediss://` or `postgresql://[USER:PASSWORD@]HOST/DB`, `memory://`.
 
     After `sqlite:///` the path stands as it is, so an absolute one has four slashes in a row. Parent folders are made
-    for the owner alone, and so is the file. A server is reached at the first use. Raises InputError for another scheme
-    or a URL that cannot be read, StorageError if a file cannot be opened, MissingExtra without the server's driver.
+    for the owner alone, and so is the file, or without `create` nothing is made. A server is reached at the first use.
+    Raises InputError for another scheme, a URL that cannot be read, or a file that is not there and must be,
+    StorageError if a file cannot be opened, MissingExtra without the server's driver.
     """
     scheme, mark, rest = url.partition("://")
     if scheme == "memory" and mark and not rest:
@@ -145,7 +146,10 @@ def open_journal(url: str) -> Journal:
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         from chimera.storage.sqlite import SqliteJournal
 
-        return SqliteJournal(path=Path(rest[1:]))
+        path = Path(rest[1:])
+        if not create:
+            _check_exists(path)
+        return SqliteJournal(path=path)
     if scheme in ("redis", "rediss") and rest:
         from chimera.storage.redis import RedisJournal
 
@@ -158,3 +162,10 @@ def open_journal(url: str) -> Journal:
         f"{hide_password(url)} is not a journal:"
         " use sqlite:///PATH or memory://, or redis:// or postgresql:// and a host"
     )
+
+
+def _check_exists(path: Path) -> None:
+    try:
+        path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: there is no journal ({error.strerror}): check its path") from error

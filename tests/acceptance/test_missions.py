@@ -121,9 +121,20 @@ def test_top_shows_a_swarm_from_outside(crew: Crew, local_ray: Settings) -> None
         (("show", "mission-none"), "no mission 'mission-none'"),
         (("resume", "mission-none"), "no mission 'mission-none'"),
         (("list", "--journal", "ftp://x"), "is not a journal"),
+        (("list", "--journal", "sqlite:///no/such/journal.db"), "there is no journal"),
+        (("show", "mission-none", "--journal", "sqlite:///docs"), "docs: "),
     ],
 )
 def test_bad_input_is_one_clear_line(arguments: tuple[str, ...], said: str, home: Path) -> None:
     done = chimera("missions", *arguments)
     assert done.returncode == 2
     assert said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("run", "q?", "--docs", "docs"), ("bench", "swarm", "--agents", "1")])
+def test_a_swarm_whose_journal_cannot_be_opened_is_bad_input(
+    command: tuple[str, ...], local_ray: Settings, tmp_path: Path
+) -> None:
+    done = chimera(*command, "--address", local_ray.address, CHIMERA_JOURNAL_URL=f"sqlite:///{tmp_path}")
+    assert done.returncode == 2, done.stderr
+    assert f"error: {tmp_path}: unable to open database file" in done.stderr and "Traceback" not in done.stderr

@@ -137,6 +137,24 @@ async def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     await journal.close()
 
 
+@pytest.mark.parametrize("where", ["new/folder/journal.db", "journal.db", "file/journal.db"])
+def test_without_create_what_is_not_there_is_refused_and_nothing_is_made(tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match=f"{tmp_path / where}: there is no journal .* check its path"):
+        open_journal(f"sqlite:///{tmp_path / where}", create=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+async def test_without_create_a_journal_that_is_there_is_opened(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'journal.db'}"
+    made = open_journal(url)
+    await made.append([FIRST])
+    await made.close()
+    journal = open_journal(url, create=False)
+    assert await journal.read("m") == [FIRST]
+    await journal.close()
+
+
 async def test_folders_that_exist_keep_their_mode(tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()

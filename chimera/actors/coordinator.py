@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chimera.actors import cluster, scaling
+from chimera.actors.admission import check_load, check_room
 from chimera.actors.crew import Crew
 from chimera.actors.metrics import SwarmMetrics
 from chimera.actors.missions import Missions
-from chimera.actors.muster import left, read_muster, spawned
+from chimera.actors.muster import SwarmStream, left, read_muster, spawned
 from chimera.actors.outbox import Batch
 from chimera.actors.overview import overview
 from chimera.actors.scaler import Scaler
@@ -26,9 +27,9 @@ from chimera.actors.sessions import Sessions, Submission
 from chimera.actors.tracing import open_tracer
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import ChimeraError, GraphError, InputError, NoAgents, Overloaded, StorageError
+from chimera.core.errors import ChimeraError, GraphError, InputError, NoAgents, Overloaded, StorageError, SwarmError
 from chimera.core.events import Event, EventKind
-from chimera.core.types import Isolation, TaskResult
+from chimera.core.types import TaskResult
 from chimera.storage.journal import MAX_READ, Journal, open_journal
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
@@ -76,9 +77,9 @@ class Coordinator:
         self._ended: set[str] = set()
         self._missions_per_s = 0.0
         self._next_agent = 0
-        self._seq = 0
         self._roles: set[str] = set()
         self._starting: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._pulse: asyncio.Task[None] | None = None
         self._scaler: Scaler | None = None
         self._spawning = asyncio.Lock()
@@ -110,23 +111,25 @@ class Coordinator:
         async with self._spawning:
             if request and request in self._spawned:
                 return self._spawned[request]
-            self._check_room(seats)
+            check_room(self._settings, [*self._seats.values(), *seats])
             first, self._next_agent = self._next_agent, self._next_agent + len(seats)
             named = [seat.named(f"{seat.role}-{first + n}") for n, seat in enumerate(seats)]
             shares = self._crew.shares(named)
-            for name, mine in shares.items():
-                for told in spawned(name, request, mine):
-                    await self._note(EventKind.AGENTS_SPAWNED, told)
+            told = [data for name, mine in shares.items() for data in spawned(name, request, mine)]
             try:
+                await self._stream.note(*((EventKind.AGENTS_SPAWNED, data) for data in told))
                 await self._crew.spawn(shares)
-            except ChimeraError:
-                await self._note(EventKind.AGENTS_LEFT, left(first, len(named)))
+            except Exception:
+                try:
+                    await self._stream.note((EventKind.AGENTS_LEFT, left(first, len(named))))
+                except StorageError as error:
+                    log.error("agents that were refused may be back after a restart: %s", error)
                 raise
             self._take_in(named, request)
             return [seat.agent_id for seat in named]
 
     async def submit(self, session: str, submissions: Sequence[Submission]) -> list[ChimeraError | None]:
-        """Admit missions; for each that is refused, why: Overloaded, GraphError, NoAgents.
+        """Admit missions; for each that is refused, why: Overloaded, GraphError, NoAgents, SwarmError.
 
         A mission that is here already is not started again, and its result goes to the session that asks last.
         """
@@ -143,9 +146,18 @@ class Coordinator:
                 answers.append(None)
             except ChimeraError as error:
                 answers.append(error.with_traceback(None))  # which would hold all that is here until it is collected
+            except Exception as error:
+                log.exception("mission %s", submission.mission_id)
+                kind = type(error).__name__
+                answers.append(SwarmError(f"mission {submission.mission_id} cannot be taken: {kind}: {error}"))
         await self._scribe.written()
-        await self.attend(session, here_already)
-        return answers
+        lost = set(await self.attend(session, here_already))
+        return [
+            SwarmError(f"mission {submission.mission_id} is here already, and its result cannot be read")
+            if submission.mission_id in lost
+            else answer
+            for submission, answer in zip(submissions, answers, strict=True)
+        ]
 
     async def attend(self, session: str, mission_ids: Sequence[str]) -> list[str]:
         """Have these missions' results told to the session; those that are not known here are returned."""
@@ -154,13 +166,9 @@ class Coordinator:
         unknown = []
         for mission_id in mission_ids:
             try:
-                if mission_id in self._missions:
-                    result = self._missions.attend(mission_id, session)
-                else:
-                    result = await self._missions.result(mission_id, 0.0)
-                if result:
-                    self._sessions.tell(session, result)
-            except (InputError, StorageError):
+                if packed := await self._missions.attend(mission_id, session):
+                    self._sessions.tell(session, packed)
+            except ChimeraError:
                 unknown.append(mission_id)
         return unknown
 
@@ -190,8 +198,7 @@ class Coordinator:
     async def cancel(self, mission_id: str, why: str = "cancelled by its user") -> TaskResult | None:
         """End a mission; its result is what there is by then. One that has ended stays as it is."""
         await self.start()
-        if mission_id in self._missions:
-            self._missions.cancel(mission_id, why)
+        self._missions.cancel(mission_id, why)
         return await self._missions.result(mission_id, MAX_WAIT_S)
 
     async def resume(self, mission_id: str) -> TaskResult | None:
@@ -221,6 +228,11 @@ class Coordinator:
 
     async def close(self) -> None:
         """End the cells and the managers, and close the journal. Safe to repeat."""
+        if self._closing is None or self._closing.done():
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._starting is None:
             return
         try:
@@ -233,13 +245,20 @@ class Coordinator:
             await self._scaler.close()
         if self._journal is None:
             return
-        await self._missions.close()
-        await self._crew.close()
+        await self._let_go()
         if handle := cluster.find(f"{self._swarm}/State"):
             self._kill(handle)
-        await self._scribe.finish()
+
+    async def _let_go(self) -> None:
+        """End all that `_start` began."""
         journal, self._journal = self._journal, None
-        await journal.close()
+        try:
+            await self._missions.close()
+            await self._crew.close()
+        finally:
+            await self._scribe.finish()
+            if journal is not None:
+                await journal.close()
 
     async def _start(self) -> None:
         journal = open_journal(self._settings.journal)
@@ -267,19 +286,22 @@ class Coordinator:
         self._journal = journal
         try:
             await self._take_up(journal)
-        except BaseException:
-            self._journal = None  # the next call tries again
-            await journal.close()
+        except Exception:
+            try:
+                await self._let_go()  # the next call tries again
+            except Exception:
+                log.exception("what had been started cannot be ended")
             raise
         self._pulse = asyncio.create_task(self._beat())
 
     async def _take_up(self, journal: Journal) -> None:
         """Go on with what the journal holds of this swarm: its agents, then its missions."""
         past = await self._past(journal)
-        for agent_id in await self._crew.start(self._plan(self._cells), past):
-            await self._note(EventKind.AGENTS_LEFT, left(int(agent_id.rpartition("-")[2]), 1))
-            del self._seats[agent_id]
-            self._spawned = {request: ids for request, ids in self._spawned.items() if agent_id not in ids}
+        gone = set(await self._crew.start(self._plan(self._cells), past))
+        numbers = sorted(int(agent_id.rpartition("-")[2]) for agent_id in gone)
+        await self._stream.note(*((EventKind.AGENTS_LEFT, left(number, 1)) for number in numbers))
+        self._seats = {agent_id: seat for agent_id, seat in self._seats.items() if agent_id not in gone}
+        self._spawned = {request: ids for request, ids in self._spawned.items() if gone.isdisjoint(ids)}
         self._roles = {seat.role for seat in self._seats.values()}
         for summary in await journal.missions(MAX_READ, swarm=self._swarm, running=True):
             try:
@@ -293,10 +315,13 @@ class Coordinator:
     async def _past(self, journal: Journal) -> list[tuple[str, Seat]]:
         """This swarm's agents, by its journal; for a new swarm, none."""
         muster = await read_muster(journal, self._swarm)
-        self._seq, self._next_agent, self._spawned = muster.seq, muster.next_number, muster.requests
+        self._stream = SwarmStream(
+            swarm=self._swarm, journal=journal, scribe=self._scribe, clock=self._clock, seq=muster.seq
+        )
+        self._next_agent, self._spawned = muster.next_number, muster.requests
         self._seats = {agent_id: seat for agent_id, (_, seat) in muster.seats.items()}
-        if not self._seq:
-            await self._note(EventKind.SWARM_STARTED, {"cells": self._cells})
+        if not muster.seq:
+            await self._stream.note((EventKind.SWARM_STARTED, {"cells": self._cells}))
         return list(muster.seats.values())
 
     def _plan(self, cells: int) -> dict[str, list[str]]:
@@ -308,20 +333,6 @@ class Coordinator:
             plan[names[cell % managers]].append(f"Cell[{cell}]")
         return plan
 
-    def _check_room(self, seats: Sequence[Seat]) -> None:
-        if len(self._seats) + len(seats) > self._settings.max_agents:
-            raise Overloaded(
-                f"{len(self._seats)} agents are here and {len(seats)} more asked for; the limit is "
-                f"{self._settings.max_agents} (max_agents, CHIMERA_MAX_AGENTS)", 60.0,
-            )  # fmt: skip
-        alone = [seat for seat in (*self._seats.values(), *seats) if seat.isolation is Isolation.DEDICATED]
-        if len(alone) > self._settings.max_dedicated:
-            raise Overloaded(
-                f"{len(alone)} agents would have a process of their own; the limit is "
-                f"{self._settings.max_dedicated} (CHIMERA_MAX_DEDICATED)",
-                60.0,
-            )
-
     def _take_in(self, seats: Sequence[Seat], request: str) -> None:
         self._seats |= {seat.agent_id: seat for seat in seats}
         self._roles |= {seat.role for seat in seats}
@@ -330,7 +341,12 @@ class Coordinator:
 
     def _admit(self, submission: Submission) -> MissionBrain:
         """The brain of a new mission. Raises Overloaded, GraphError, NoAgents."""
-        self._check_load(submission.priority)  # first, since whoever offers too much must not cost much
+        try:
+            # first, since whoever offers too much must not cost much
+            check_load(self._settings, submission.priority, self._missions.running, self._missions_per_s)
+        except Overloaded:
+            self._tally.refused()
+            raise
         size = len(submission.packed)
         if size > MAX_GRAPH_BYTES:
             why = f"the mission's tasks are {size} bytes as JSON; the limit is {MAX_GRAPH_BYTES}"
@@ -348,29 +364,6 @@ class Coordinator:
             budget=submission.budget,
             swarm=self._swarm,
         )
-
-    def _check_load(self, priority: int) -> None:
-        """Raises Overloaded when so many missions run that none of this priority is taken. Come back when a tenth of
-        them may have ended."""
-        most = math.ceil(self._settings.max_missions * (1 + (priority - 4) / 10))
-        if self._missions.running < most:
-            return
-        self._tally.refused()
-        wait_s = self._missions.running / 10 / self._missions_per_s if self._missions_per_s else 1.0
-        raise Overloaded(
-            f"{self._missions.running} missions are running; the limit for priority {priority} is {most} "
-            "(CHIMERA_MAX_MISSIONS)",
-            min(30.0, max(0.05, wait_s)),
-        )
-
-    async def _note(self, kind: EventKind, data: dict[str, Any]) -> None:
-        """Write an event of the swarm's own."""
-        assert self._journal is not None
-        event = Event(
-            mission_id=self._swarm, seq=self._seq + 1, kind=kind, at_s=self._clock.now(), swarm=self._swarm, data=data
-        )
-        await self._journal.append([event])
-        self._seq = event.seq
 
     def _activity(self) -> Activity:
         return self._tally.snapshot(

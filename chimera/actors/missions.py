@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chimera.actors.crew import Crew
 from chimera.actors.scribe import Scribe
+from chimera.actors.sessions import Results, pack_result, read_result
 from chimera.actors.tracing import Tracer
 from chimera.core.clock import Clock
 from chimera.core.errors import ChimeraError, InputError, StorageError
@@ -40,9 +40,6 @@ from chimera.swarm.trace import without_content
 
 log = logging.getLogger(__name__)
 
-MAX_KEPT = 1_000
-"""Ended missions whose result stays in memory for late callers; older ones are read from the journal."""
-
 
 @dataclass(slots=True)
 class _Mission:
@@ -51,7 +48,7 @@ class _Mission:
     started: float = 0.0
     last_seq: int = 0
     news: asyncio.Event | None = None
-    result: TaskResult | None = None
+    packed: bytes | None = None
     alarm: asyncio.TimerHandle | None = None
     events: list[Event] | None = None
 
@@ -71,7 +68,7 @@ class Missions:
         tally: Tally,
         decomposer: TaskDecomposer,
         tracer: Tracer | None,
-        ended: Callable[[str, TaskResult], None],
+        ended: Callable[[str, bytes], None],
     ) -> None:
         self._swarm = swarm
         self._journal = journal
@@ -82,16 +79,17 @@ class Missions:
         self._tracer = tracer
         self._ended = ended
         self._missions: dict[str, _Mission] = {}
-        self._kept: deque[str] = deque()
-        self._recovering = asyncio.Lock()
+        self._results = Results()
         self._look_ups: set[asyncio.Task[None]] = set()
-        self.running = 0
-
-    def __len__(self) -> int:
-        return len(self._missions)
+        self._closed = False
 
     def __contains__(self, mission_id: str) -> bool:
-        return mission_id in self._missions
+        return mission_id in self._missions or mission_id in self._results
+
+    @property
+    def running(self) -> int:
+        """How many missions have not ended."""
+        return len(self._missions)
 
     @property
     def reserved(self) -> Spend:
@@ -110,14 +108,13 @@ class Missions:
         """Admit a mission."""
         now = self._clock.monotonic()
         self._missions[brain.mission_id] = self._new(brain, session, now)
-        self.running += 1
         self._tally.admitted()
         self.tell(brain.mission_id, Started())
 
     def tell(self, mission_id: str, happening: Happening) -> None:
         """Let a mission's brain know; what it wants is done as soon as what it records is durable."""
         mission = self._missions.get(mission_id)
-        if mission is None or mission.brain is None:
+        if mission is None or mission.brain is None or self._closed:
             return
         now = self._clock.monotonic()
         try:
@@ -144,26 +141,31 @@ class Missions:
                 wanted += [attempt for attempt in mission.brain.outstanding(now) if attempt.id in attempt_ids]
         return wanted
 
-    def attend(self, mission_id: str, session: str) -> TaskResult | None:
-        """From now on `session` is told of this mission's end; the result, if it has ended."""
-        mission = self._find(mission_id)
-        mission.session = session
-        return mission.result
+    async def attend(self, mission_id: str, session: str) -> bytes | None:
+        """`session` will be told of this mission's end; if it has ended, its packed result is returned.
+
+        Raises InputError for one that is not known here, StorageError.
+        """
+        if mission := self._missions.get(mission_id):
+            mission.session = session
+            return None
+        return self._results.get(mission_id) or pack_result(await self._from_journal(mission_id))
 
     async def result(self, mission_id: str, wait_s: float) -> TaskResult | None:
         """The result, waiting up to `wait_s` for it; None when it is not there yet."""
-        if mission_id not in self._missions:
-            return await self._from_journal(mission_id)
-        mission = self._missions[mission_id]
+        mission = self._missions.get(mission_id)
+        if mission is None:
+            packed = self._results.get(mission_id)
+            return read_result(packed) if packed else await self._from_journal(mission_id)
         until = self._clock.monotonic() + wait_s
-        while mission.result is None and (left := until - self._clock.monotonic()) > 0:
+        while mission.packed is None and (left := until - self._clock.monotonic()) > 0:
             await self._news(mission, left)
-        return mission.result
+        return read_result(mission.packed) if mission.packed else None
 
     async def wait_for_events(self, mission_id: str, after: int, wait_s: float) -> None:
         """Return when there are events after `after`, or none will come, or the time is up."""
         mission = self._missions.get(mission_id)
-        if mission is not None and mission.last_seq <= after and mission.result is None:
+        if mission is not None and mission.last_seq <= after:
             await self._news(mission, wait_s)
 
     async def read(self, mission_id: str) -> list[Event]:
@@ -184,14 +186,10 @@ class Missions:
         With `taken_over` it was another swarm's, and its deadline begins anew. The result, if it had ended.
         Raises StorageError for a journal that cannot be followed, InputError when there is none.
         """
-        async with self._recovering:  # two who ask for it at a time must not both take it up
-            return await self._recover(mission_id, taken_over)
-
-    async def _recover(self, mission_id: str, taken_over: bool) -> TaskResult | None:
-        if mission_id in self._missions:
-            return self._missions[mission_id].result
-        now, wall = self._clock.monotonic(), self._clock.now()
         events = await self.read(mission_id)
+        if mission_id in self:  # by now: another may have asked for it meanwhile
+            return await self.result(mission_id, 0.0)
+        now, wall = self._clock.monotonic(), self._clock.now()
         brain, rest = rebuild(events, decomposer=self._decomposer, now=now, wall=wall)
         if brain.ended and (done := next((s.result for s in rest if isinstance(s, Finish)), None)) and len(rest) == 1:
             return done
@@ -199,7 +197,6 @@ class Missions:
         mission.last_seq = events[-1].seq
         if mission.events is not None:
             mission.events.extend(map(without_content, events))
-        self.running += 1
         self._tally.resumed()
         self._carry_out(mission_id, mission, rest)
         if taken_over:
@@ -212,7 +209,8 @@ class Missions:
         return None
 
     async def close(self) -> None:
-        """Forget the timers, and send the traces that wait."""
+        """Let nothing more happen, and send the traces that wait."""
+        self._closed = True
         for mission in self._missions.values():
             if mission.alarm:
                 mission.alarm.cancel()
@@ -220,18 +218,11 @@ class Missions:
             await asyncio.to_thread(self._tracer.close)
 
     def cancel(self, mission_id: str, why: str) -> None:
-        """End a mission that is running; one that has ended stays as it is. Raises InputError for an unknown one."""
-        self._find(mission_id)
+        """End a mission that is running; one that has ended stays as it is."""
         self.tell(mission_id, Cancelled(why))
 
     def _new(self, brain: MissionBrain, session: str, now: float) -> _Mission:
         return _Mission(brain, session, now, events=[] if self._tracer else None)
-
-    def _find(self, mission_id: str) -> _Mission:
-        mission = self._missions.get(mission_id)
-        if mission is None:
-            raise InputError(f"no mission {mission_id!r} here; the last {MAX_KEPT} that ended are kept in memory")
-        return mission
 
     async def _from_journal(self, mission_id: str) -> TaskResult:
         events = await self.read(mission_id)
@@ -253,7 +244,7 @@ class Missions:
         )
 
     def _perform(self, mission_id: str, mission: _Mission, steps: list[Instruction]) -> None:
-        if mission.result is not None:
+        if mission.packed is not None or self._closed:
             return  # it was ended while this was being written
         attempts: list[Attempt] = []
         for step in steps:
@@ -301,6 +292,8 @@ class Missions:
         mission.alarm = asyncio.get_running_loop().call_later(delay_s, self.tell, mission_id, Tick())
 
     def _fail(self, mission_id: str, mission: _Mission, error: Exception) -> None:
+        if self._closed:
+            return
         if isinstance(error, StorageError) and not mission.last_seq and mission.brain:
             look_up = asyncio.create_task(self._look_up(mission_id, mission, error))
             self._look_ups.add(look_up)
@@ -317,11 +310,16 @@ class Missions:
 
     def _end_failed(self, mission_id: str, mission: _Mission, error: Exception) -> None:
         kind = type(error).__name__
-        message = str(error) if isinstance(error, ChimeraError) else f"{kind}: {error}"
+        message = explanation = str(error) if isinstance(error, ChimeraError) else f"{kind}: {error}"
+        if isinstance(error, StorageError):
+            explanation += (
+                "; as far as the journal holds this mission it has not ended, and goes on from there when its swarm"
+                f" is restarted, or by `chimera missions resume {mission_id}`"
+            )
         failure = TaskResult(
             mission_id=mission_id,
             state=MissionState.FAILED,
-            explanation=message,
+            explanation=explanation,
             error={"kind": kind, "message": message, "reason": ""},
         )
         if mission.brain:
@@ -329,11 +327,10 @@ class Missions:
         self._finish(mission_id, mission, failure)
 
     def _finish(self, mission_id: str, mission: _Mission, result: TaskResult) -> None:
-        if mission.result is not None:
+        if mission.packed is not None:
             return
-        mission.result = result
+        mission.packed = pack_result(result)
         mission.brain = None
-        self.running -= 1
         now = self._clock.monotonic()
         self._tally.mission_ended(now, result.state, now - mission.started)
         if mission.alarm:
@@ -341,10 +338,9 @@ class Missions:
         if self._tracer and mission.events:
             self._tracer.send(mission.events)
             mission.events = None
-        self._ended(mission.session, result)
-        self._kept.append(mission_id)
-        if len(self._kept) > MAX_KEPT:
-            del self._missions[self._kept.popleft()]
+        self._missions.pop(mission_id, None)
+        self._results.put(mission_id, mission.packed)
+        self._ended(mission.session, mission.packed)
         _tell_news(mission)
 
     async def _news(self, mission: _Mission, wait_s: float) -> None:

@@ -1,4 +1,4 @@
-"""A swarm's agents as its journal has them: who was spawned, for which manager, and who left."""
+"""A swarm's own stream in its journal: who was spawned, for which manager, and who left."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from chimera.actors.scribe import Scribe
+from chimera.core.clock import Clock
 from chimera.core.events import Event, EventKind
 from chimera.core.types import Isolation
 from chimera.storage.journal import Journal
@@ -39,6 +41,33 @@ async def read_muster(journal: Journal, swarm: str) -> Muster:
         for event in events:
             _take_in(muster, event)
     return muster
+
+
+class SwarmStream:
+    """What a swarm writes of itself, after the event number `seq`. One at a time may write."""
+
+    def __init__(self, *, swarm: str, journal: Journal, scribe: Scribe, clock: Clock, seq: int) -> None:
+        self._swarm = swarm
+        self._journal = journal
+        self._scribe = scribe
+        self._clock = clock
+        self._seq = seq
+        self._in_doubt = False
+
+    async def note(self, *facts: tuple[EventKind, dict[str, JsonValue]]) -> None:
+        """Write an event for each fact, all or none. Raises StorageError."""
+        if self._in_doubt:
+            while stored := await self._journal.read(self._swarm, after=self._seq):
+                self._seq = stored[-1].seq
+        at_s = self._clock.now()
+        events = [
+            Event(mission_id=self._swarm, seq=seq, kind=kind, at_s=at_s, swarm=self._swarm, data=data)
+            for seq, (kind, data) in enumerate(facts, start=self._seq + 1)
+        ]
+        self._in_doubt = True  # a write that fails may have been stored or not
+        await self._scribe.write(events)
+        self._seq += len(events)
+        self._in_doubt = False
 
 
 def spawned(manager: str, request: str, seats: Sequence[Seat]) -> list[dict[str, JsonValue]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -19,6 +20,10 @@ SESSION_S = 300.0
 
 MAX_HELD_BYTES = 256_000_000
 """Results that one client has not collected. The oldest are then let go: whoever asks for one gets it all the same."""
+
+MAX_KEPT = 1_000
+MAX_KEPT_BYTES = 64_000_000
+"""Results of ended missions that stay in memory for late callers; older ones are read from the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,38 @@ class Submission:
                 raise GraphError(f"the mission's tasks cannot be read: {error}", "unknown") from error
 
 
+def pack_result(result: TaskResult) -> bytes:
+    """A result as it travels and is kept: as JSON, which is several times quicker than a pickle."""
+    return result.model_dump_json(exclude_defaults=True).encode()
+
+
 def read_result(packed: bytes) -> TaskResult:
-    """A result as `Sessions.tell` packed it."""
+    """What `pack_result` was given."""
     try:
         return TaskResult.model_validate_json(packed)
     except ValidationError:  # a value nested deeper than pydantic's parser goes
         return TaskResult.model_validate(strict_json.loads(packed))
+
+
+class Results:
+    """Packed results of the missions that ended last, within MAX_KEPT and MAX_KEPT_BYTES."""
+
+    def __init__(self) -> None:
+        self._packed: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def __contains__(self, mission_id: str) -> bool:
+        return mission_id in self._packed
+
+    def get(self, mission_id: str) -> bytes | None:
+        return self._packed.get(mission_id)
+
+    def put(self, mission_id: str, packed: bytes) -> None:
+        """Keep a result, and let go of the oldest that are too many or too much."""
+        self._bytes += len(packed) - len(self._packed.pop(mission_id, b""))
+        self._packed[mission_id] = packed
+        while len(self._packed) > MAX_KEPT or self._bytes > MAX_KEPT_BYTES:
+            self._bytes -= len(self._packed.popitem(last=False)[1])
 
 
 class _Session:
@@ -71,7 +102,7 @@ class _Session:
 
 
 class Sessions:
-    """An outbox for each client. Results travel as JSON, which is several times quicker than a pickle."""
+    """An outbox for each client, of packed results."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -84,10 +115,9 @@ class Sessions:
             del self._sessions[gone]
         self._sessions.setdefault(name, _Session()).seen_at = now
 
-    def tell(self, name: str, result: TaskResult) -> None:
+    def tell(self, name: str, packed: bytes) -> None:
         """Keep a result for a client, unless it has gone."""
         if session := self._sessions.get(name):
-            packed = result.model_dump_json(exclude_defaults=True).encode()
             session.outbox.put([packed])
             session.held_bytes += len(packed)
             while session.held_bytes > MAX_HELD_BYTES and len(session.outbox) > 1:

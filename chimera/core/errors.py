@@ -70,6 +70,10 @@ class StorageError(ChimeraError):
     """A journal or store could not read or write."""
 
 
+class StorageUnavailable(StorageError):
+    """The server of a journal or store is out of reach for now. What it was asked last may have been done or not."""
+
+
 class StateConflict(StorageError):
     """Another agent changed a key first. `version` is the one it has now; 0 means that the key is gone."""
 

@@ -116,6 +116,7 @@ class FailureKind(StrEnum):
     POISON = "poison"
     NO_AGENT = "no_agent"
     NO_BUDGET = "no_budget"
+    OVERLOADED = "overloaded"
     CANCELLED = "cancelled"
 
 
@@ -177,7 +178,7 @@ class Task(Frozen):
     that probability. `frugal` asks no more agents at a time than the decision may need, which takes longer and makes
     fewer calls. With `different_policies` no two replicas go to agents of the same policy. `skill` asks for an agent
     that has it. `priority` orders what waits. `spend` is the most that one attempt may spend of the mission's budget;
-    the default is an equal share for each replica of the mission.
+    the default is an equal share of what is left for each try that the mission's replicas may still make.
     """
 
     goal: str = Field(min_length=1, max_length=20_000)

@@ -54,8 +54,8 @@ class Journal(ABC):
 
         Each mission's events must go on from its last `seq` by one. An append that is cancelled, or that a server did
         not answer, may have been stored or not. Raises StorageError (a gap or a duplicate, an event too large or not
-        JSON, a closed journal, a disk that failed, a server out of reach) and Overloaded (too much waits already;
-        nothing was stored).
+        JSON, a closed journal, a disk that failed), StorageUnavailable (a server out of reach) and Overloaded (too much
+        waits already; nothing was stored).
         """
 
     @abstractmethod

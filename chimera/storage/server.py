@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from chimera.core.errors import Overloaded, StorageError
+from chimera.core.errors import Overloaded, StorageError, StorageUnavailable
 from chimera.core.events import Event
 from chimera.storage.group_commit import DEFAULT_LIMITS, RETRY_AFTER_S, Batch, GroupCommit, Growth, Limits, plan
 from chimera.storage.journal import MAX_READ, Journal, MissionSummary, check_limit, decode_event
@@ -44,7 +44,7 @@ class Persistence:
         self._answered = False
 
     async def ask(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
-        """What `attempt` returns, which is told whether an earlier try may have been done. Raises StorageError."""
+        """What `attempt` returns; it is told whether an earlier try may have been done. Raises StorageUnavailable."""
         pauses_s = iter(PAUSES_S if self._answered else ())
         again = False
         while True:
@@ -54,7 +54,7 @@ class Persistence:
                 pause_s = next(pauses_s, None)
                 if pause_s is None:
                     what = "; what was being stored may be there or not" if again else ""
-                    raise StorageError(f"{self._where} is out of reach ({error}){what}") from None
+                    raise StorageUnavailable(f"{self._where} is out of reach ({error}){what}") from None
             else:
                 self._answered = True
                 return answer

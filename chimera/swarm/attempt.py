@@ -53,8 +53,8 @@ class Attempt:
 
     `work` is a packed `Work`: managers route by what stands outside. `barred` agents have already voted on the task or
     failed it. `policy` is the identity that the agent's policy must have, `skill` what it must be able to do; either
-    may be empty. With `different` the coordinator gives each replica another policy. `suspect`: one more host
-    lost and it is poison, so it must not share a cell with another that may be.
+    may be empty. With `different` the coordinator gives each replica another policy. `suspect`: hosts were lost with it
+    and it may be poison, so that it must have a cell to itself.
     """
 
     id: str
@@ -88,7 +88,8 @@ class Attempt:
 class Report:
     """How an attempt ended: a reply or a failure. `input_error` names the InputError that makes a retry pointless.
 
-    `reply` is the JSON of a `Reply` that has been checked; only the brain opens it.
+    `reply` is the JSON of a `Reply` that has been checked; only the brain opens it. `alone`: it was lost with a host
+    that had nothing else in hand.
     """
 
     attempt_id: str
@@ -101,6 +102,7 @@ class Report:
     input_error: str = ""
     elapsed_s: float = 0.0
     spent: Spend = NOTHING
+    alone: bool = False
 
 
 @dataclass(frozen=True)

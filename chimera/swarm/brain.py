@@ -76,7 +76,7 @@ class MissionBrain:
         self._running: dict[str, RunningTask] = {}
         self._open: dict[str, RunningTask] = {}
         self._queue: deque[tuple[RunningTask, int]] = deque()
-        self._unsent = sum(node.task.replicas for node in graph.nodes)
+        self._ahead = sum(node.task.replicas * node.task.max_attempts for node in graph.nodes)
         self._unheard: list[str] = []
         self._steps: list[Instruction] = []
         self._sending: list[Attempt] = []
@@ -216,6 +216,7 @@ class MissionBrain:
             else:
                 task.votes.append(vote)
                 task.barred.add(report.agent)
+                self._ahead -= task.ahead.pop(replica)
                 self._record(EventKind.REPLY_ACCEPTED, task.node.id, facts.accepted(replica, report, reply))
                 self._decided(task, decision)
                 return
@@ -235,13 +236,13 @@ class MissionBrain:
         if evidence := task.evidence(replica):
             self._record(EventKind.TASK_QUARANTINED, task.node.id, {"replica": replica, "evidence": [*evidence]})
         report = task.last_word(replica, report)
+        self._ahead -= task.ahead.pop(replica)
         vote = vote_of(replica, report)
         task.votes.append(vote)
         self._decided(task, task.vote.add(vote))
 
     def _wait(self, task: RunningTask, replica: int) -> None:
-        task.waiting.add(replica)
-        self._unsent += 1
+        self._ahead += task.wait(replica)
 
     def _decided(self, task: RunningTask, decision: Decision | None) -> None:
         if decision is None:
@@ -267,7 +268,7 @@ class MissionBrain:
         node = task.node
         del self._running[node.id]
         self._agenda.end(node.id)
-        self._unsent -= len(task.waiting)
+        self._ahead -= sum(task.ahead.values())
         task.waiting.clear()
         votes = tuple(sorted(task.votes, key=lambda vote: (vote.policy, vote.voter)))
         supporters = task.vote.supporters
@@ -321,7 +322,7 @@ class MissionBrain:
         except GraphError as error:
             self._end(fault=Fault(type(error).__name__, str(error), error.reason))
             return
-        self._unsent += sum(node.task.replicas for node in tasks) - fan.task.replicas
+        self._ahead += (sum(node.task.replicas for node in tasks) - fan.task.replicas) * fan.task.max_attempts
         self._record(EventKind.GRAPH_EXPANDED, fan.id, {"tasks": len(tasks)})
 
     def _launch(self, node: TaskNode) -> None:
@@ -336,14 +337,13 @@ class MissionBrain:
         attempt_id = task.next_id(self.mission_id, replica)
         funded = True
         if replica in task.waiting and self._purse.limited:
-            ask = self._purse.share(self._unsent, task.node.task.spend)
+            ask = self._purse.share(self._ahead, task.node.task.spend)
             funded = self._purse.reserve(attempt_id, ask)
             if not funded and self._purse.could(ask):
                 return False
         self._queue.popleft()
         if replica in task.waiting:  # or else its task has been decided
             task.waiting.discard(replica)
-            self._unsent -= 1
             if funded:
                 self._begin(task, replica, attempt_id)
             else:
@@ -353,6 +353,7 @@ class MissionBrain:
 
     def _begin(self, task: RunningTask, replica: int, attempt_id: str) -> None:
         task.begin(attempt_id, replica)
+        self._ahead -= 1
         self._open[attempt_id] = task
         self._attempts += 1
         self._sending.append(self._attempt(task, attempt_id, self._now_s))

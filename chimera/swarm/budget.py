@@ -58,7 +58,7 @@ class Purse:
         return _budget(self._grants[attempt_id])
 
     def share(self, of: int, wanted: Budget | None = None) -> Budget:
-        """What the next of `of` attempts may ask for: what is `wanted`, else its equal share of what is left.
+        """What the next of `of` tries may ask for: what is `wanted`, else its equal share of what is left.
 
         At least one unit: where nothing is left of a limit, so much cannot be reserved. What is forbidden (a limit of
         zero) is not asked for; but no attempt takes no time.

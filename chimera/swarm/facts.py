@@ -38,6 +38,8 @@ def failed(replica: int, report: Report, *, late: bool = False) -> Data:
     told["detail"] = report.detail
     if report.input_error:
         told["input_error"] = report.input_error
+    if report.alone:
+        told["alone"] = True
     if late:
         told["late"] = True
     return told
@@ -58,6 +60,7 @@ def report(event: Event) -> Report:
         input_error=str(data.get("input_error", "")),
         elapsed_s=float(str(data["elapsed_s"])),
         spent=Spend.model_validate(data.get("spent", {})),
+        alone=bool(data.get("alone", False)),
     )
 
 

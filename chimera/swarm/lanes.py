@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -22,18 +23,56 @@ Demand = tuple[str, str, str]
 
 @dataclass(slots=True, eq=False)
 class Cell:
-    """A home of agents. `suspect`: an agent here has an attempt that may be what killed its last host."""
+    """A home of agents. `busy` of them have an attempt in hand. `apart`: it has a suspect, or is held for one."""
 
     name: str
     up: bool = False
     draining: bool = False
-    suspect: bool = False
+    apart: bool = False
+    busy: int = 0
     agents: dict[str, Agent] = field(default_factory=dict)
+    kinds: Counter[Kind] = field(default_factory=Counter)
 
     @property
     def serves(self) -> bool:
         """Whether its agents can be given work."""
         return self.up and not self.draining
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could have a suspect to itself."""
+        return self.serves and not self.busy
+
+    @property
+    def open(self) -> bool:
+        """Whether its agents can be given work that is no suspect."""
+        return self.serves and not self.apart
+
+    def enter(self, agent: Agent) -> None:
+        """The agent lives here from now on."""
+        agent.cell = self
+        self.agents[agent.agent_id] = agent
+        self.kinds[agent.kind] += 1
+
+    def leave(self, agent: Agent) -> None:
+        """It lives here no longer."""
+        del self.agents[agent.agent_id]
+        self.kinds[agent.kind] -= 1
+        if not self.kinds[agent.kind]:
+            del self.kinds[agent.kind]
+
+    def close(self) -> None:
+        """No agent here takes work for now."""
+        for agent in self.agents.values():
+            agent.close()
+
+    def able(self, entry: Waiting) -> Iterator[Agent]:
+        """Who lives here and may take this."""
+        demand, replica = entry.lane.demand, entry.attempt.replica
+        if any(kind.meets(demand) for kind in self.kinds):
+            for agent in self.agents.values():
+                if agent.kind.meets(demand) and not entry.task.excludes(agent.agent_id, replica):
+                    yield agent
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +88,11 @@ class Agent:
     task: TaskRecord | None = None
     beliefs: dict[str, Belief] = field(default_factory=dict)
     passed: dict[Line, int] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """It takes no work for now."""
+        for lane in self.kind.lanes:
+            lane.free.discard(self)
 
 
 class TaskRecord:
@@ -167,38 +211,35 @@ class Line:
 class Lane:
     """One demand. `able` agents meet it, busy ones too; `free` has those that can be given work now.
 
-    What waits is in `lines` by priority, suspects in lines of their own.
+    What waits is in `lines` by priority, but for the suspects.
     """
 
     demand: Demand
     able: int = 0
     waiting: int = 0
-    suspected: int = 0
     free: Pool = field(default_factory=Pool)
     lines: dict[int, Line] = field(default_factory=dict)
-    suspects: dict[int, Line] = field(default_factory=dict)
+    suspects: dict[str, Waiting] = field(default_factory=dict)
 
     def push(self, entry: Waiting) -> None:
         """It waits here."""
-        lines = self.suspects if entry.attempt.suspect else self.lines
-        lines.setdefault(entry.attempt.priority, Line()).push(entry)
-        self.waiting += 1
-        self.suspected += entry.attempt.suspect
+        if entry.attempt.suspect:
+            self.suspects[entry.attempt.id] = entry
+        else:
+            self.lines.setdefault(entry.attempt.priority, Line()).push(entry)
+            self.waiting += 1
 
     def remove(self, entry: Waiting) -> None:
         """It waits no longer."""
-        lines = self.suspects if entry.attempt.suspect else self.lines
-        lines[entry.attempt.priority].remove(entry)
-        self.waiting -= 1
-        self.suspected -= entry.attempt.suspect
+        if entry.attempt.suspect:
+            del self.suspects[entry.attempt.id]
+        else:
+            self.lines[entry.attempt.priority].remove(entry)
+            self.waiting -= 1
 
     def entries(self) -> list[Waiting]:
         """All that waits here."""
-        return [entry for lines in (self.lines, self.suspects) for line in lines.values() for entry in line.after(0)]
-
-    def suspects_first(self) -> list[Waiting]:
-        """The suspects that wait here, by priority and then in order."""
-        return [entry for level in sorted(self.suspects, reverse=True) for entry in self.suspects[level].after(0)]
+        return [*(entry for line in self.lines.values() for entry in line.after(0)), *self.suspects.values()]
 
 
 @dataclass(slots=True, eq=False)
@@ -237,12 +278,27 @@ class Lanes:
 
     def __init__(self) -> None:
         self.waiting: dict[str, Waiting] = {}
+        self.suspected = 0
+        """How many of those that wait are suspects."""
         self._roles: dict[str, dict[tuple[str, frozenset[str]], Kind]] = {}
         self._lanes: dict[Demand, Lane] = {}
         self._arrived = 0
 
-    def __iter__(self) -> Iterator[Lane]:
-        return iter(list(self._lanes.values()))
+    def suspects(self) -> list[Waiting]:
+        """The suspects that wait, by priority and then in order."""
+        found = [entry for lane in self._lanes.values() for entry in lane.suspects.values()]
+        return sorted(found, key=lambda entry: (-entry.attempt.priority, entry.number))
+
+    def why_none(self, attempt: Attempt) -> str:
+        """Why no agent could ever take this."""
+        kinds = self.kinds(attempt.role)
+        if not kinds:
+            return f"no agent has the role {attempt.role!r}; spawn one"
+        if not any(kind.meets((attempt.role, attempt.policy, attempt.skill)) for kind in kinds):
+            policy = f" of the policy {attempt.policy!r}" if attempt.policy else ""
+            skill = f" with the skill {attempt.skill!r}" if attempt.skill else ""
+            return f"no agent of role {attempt.role!r} is{policy}{skill}; spawn one"
+        return f"every agent of role {attempt.role!r} that could take this has voted on it, failed it or is at it"
 
     def kinds(self, role: str) -> list[Kind]:
         """Those of a role; none when nobody has it."""
@@ -283,7 +339,7 @@ class Lanes:
                 kind.lanes.append(lane)
                 lane.able += len(kind.agents)
                 for agent in kind.agents.values():
-                    if agent.attempt is None and agent.cell.serves:
+                    if agent.attempt is None and agent.cell.open:
                         lane.free.add(agent)
         return lane
 
@@ -293,14 +349,16 @@ class Lanes:
         entry = Waiting(self._arrived, attempt, task, lane)
         lane.push(entry)
         self.waiting[attempt.id] = task.waiting[attempt.id] = entry
+        self.suspected += attempt.suspect
 
     def leave(self, entry: Waiting) -> None:
         """It waits no longer."""
         entry.lane.remove(entry)
         del self.waiting[entry.attempt.id], entry.task.waiting[entry.attempt.id]
+        self.suspected -= entry.attempt.suspect
 
     def next_for(self, agent: Agent) -> Waiting | None:
-        """What this agent serves next: of the priority that is due, the oldest that it may take."""
+        """What this agent serves next, suspects apart: of the priority that is due, the oldest that it may take."""
         if not self.waiting:
             return None
         lines: dict[int, list[Line]] = {}
@@ -308,9 +366,6 @@ class Lanes:
             if lane.waiting:
                 for priority, line in lane.lines.items():
                     if line.live:
-                        lines.setdefault(priority, []).append(line)
-                if lane.suspected and not agent.cell.suspect:
-                    for priority, line in lane.suspects.items():
                         lines.setdefault(priority, []).append(line)
         for priority in sorted(lines, key=agent.kind.due):
             heads = [head for line in lines[priority] if (head := _first(agent, line))]

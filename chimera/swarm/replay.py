@@ -89,6 +89,8 @@ def _cause(event: Event) -> Happening:
             return Started()
         case EventKind.REPLY_ACCEPTED | EventKind.ATTEMPT_FAILED if event.data["attempt"]:
             return Reported(facts.report(event))
+        case EventKind.ATTEMPT_STARTED | EventKind.ATTEMPT_FAILED:
+            return Started()  # once more: a pause was over, and no more. A Tick also ends what is overdue
         case EventKind.MISSION_RESUMED:
             return Resumed(event.swarm)
         case EventKind.MISSION_CANCELLED:

@@ -3,11 +3,11 @@
 Pure: every method returns the assignments to send and the reports to pass up. An agent works on one attempt at a
 time; who of the free ones is asked goes by reputation (`swarm.reputation`). What finds no free agent waits here within
 `max_waiting`, by priority and then in order (`swarm.lanes`). What nobody could ever take is refused, also when it
-becomes so while it waits. A cell holds one suspect at a time: of those that lost a host together each runs apart from
-the others, so that the one that kills its host is found and the rest are not lost with it again.
+becomes so while it waits. A suspect has an idle cell to itself, so that the one that kills its hosts is found and no
+other is lost with it; where none is idle, one is held: it takes no more until it is. Then others have their turn there.
 
 A step costs about what it assigns, not the number of agents or of waiting attempts. One that places suspects, drains,
-moves or removes costs the agents concerned.
+moves or removes costs the agents and suspects concerned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import heapq
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from chimera.core.types import FailureKind
@@ -66,6 +67,8 @@ class Roster:
         self._lanes = Lanes()
         self._tasks: OrderedDict[str, TaskRecord] = OrderedDict()
         self._busy: dict[str, Agent] = {}
+        self._held: Cell | None = None
+        self._left: list[Cell] = []
 
     def __len__(self) -> int:
         return len(self._agents)
@@ -97,9 +100,11 @@ class Roster:
             raise ValueError(f"agent {agent_id!r} is here already: remove it first, or name the new one otherwise")
         kind = self._lanes.join(role, policy, frozenset(skills))
         agent = self._agents[agent_id] = Agent(agent_id, label or policy, kind, self._cell(cell))
-        agent.cell.agents[agent_id] = kind.agents[agent_id] = agent
+        kind.agents[agent_id] = agent
+        agent.cell.enter(agent)
         step = Step()
         self._fill(step, agent)
+        self._place_suspects(step)
         return step
 
     def remove(self, agent_ids: Iterable[str]) -> Step:
@@ -124,8 +129,8 @@ class Roster:
         home = self._cell(cell)
         if not home.serves:
             home.up, home.draining = True, False
-            for agent in home.agents.values():
-                self._fill(step, agent)
+            self._fill_cell(step, home)
+        self._place_suspects(step)
         return step
 
     def cell_down(self, cell: str, why: str) -> Step:
@@ -133,32 +138,33 @@ class Roster:
         step = Step()
         home = self._cell(cell)
         home.up = False
+        alone = home.busy == 1
         for agent in home.agents.values():
-            self._close(agent)
+            agent.close()
             if agent.attempt:
-                step.reports.append(_report(agent.attempt, FailureKind.LOST, why, agent))
+                step.reports.append(replace(_report(agent.attempt, FailureKind.LOST, why, agent), alone=alone))
                 self._end(agent)
         self._drop_empty(home)
+        self._place_suspects(step)
         return step
 
     def drain(self, cell: str) -> None:
         """No new work goes to this cell until `cell_up`. What it has in hand goes on."""
         if home := self._cells.get(cell):
             home.draining = True
-            for agent in home.agents.values():
-                self._close(agent)
+            home.close()
 
     def move(self, agent_id: str, cell: str) -> Step:
         """An idle agent lives in `cell` from now on. Raises ValueError when it is unknown or busy."""
         agent = self._agents.get(agent_id)
         if agent is None or agent.attempt is not None:
             raise ValueError(f"agent {agent_id!r} is {'busy' if agent else 'unknown'}: only an idle agent can be moved")
-        self._close(agent)
+        agent.close()
         self._leave_cell(agent)
-        agent.cell = self._cell(cell)
-        agent.cell.agents[agent_id] = agent
+        self._cell(cell).enter(agent)
         step = Step()
         self._fill(step, agent)
+        self._place_suspects(step)
         return step
 
     def agents_in(self, cell: str) -> list[str]:
@@ -171,16 +177,15 @@ class Roster:
 
     def busy_in(self, cell: str) -> int:
         """How many have an attempt in hand."""
-        return len(self.agents_in(cell)) - len(self.idle_in(cell))
+        return self._cells[cell].busy if cell in self._cells else 0
 
     def submit(self, attempts: Iterable[Attempt], now: float = 0.0) -> Step:
-        """Assign what can be assigned, let the rest wait, refuse what no agent here could ever take.
+        """Assign what can be assigned, let the rest wait, refuse what no agent here could ever take or is too much.
 
         An attempt that waits or is in hand already is ignored: dispatches may come twice.
         """
         self._now = max(self._now, now)
         step = Step()
-        suspects = False
         for attempt in attempts:
             if attempt.id in self._busy or attempt.id in self._lanes.waiting:
                 continue
@@ -192,31 +197,26 @@ class Roster:
             if agent is not None:
                 self._assign(step, agent, attempt, task)
             elif lane is None or not self._somebody_could(attempt, task, lane):
-                step.reports.append(_report(attempt, FailureKind.NO_AGENT, self._why_none(attempt)))
+                step.reports.append(_report(attempt, FailureKind.NO_AGENT, self._lanes.why_none(attempt)))
             elif len(self._lanes.waiting) >= self._max_waiting:
                 why = f"{self._max_waiting} attempts are waiting already"
-                step.reports.append(_report(attempt, FailureKind.NO_AGENT, why))
+                step.reports.append(_report(attempt, FailureKind.OVERLOADED, why))
             else:
                 self._lanes.wait(attempt, task, lane)
-                suspects = suspects or attempt.suspect
             if attempt.barred:
                 self._refuse_stranded(step, task.waiting.values())
-        if suspects:
-            self._place_suspects(step)
+        self._place_suspects(step)
         return step
 
     def done(self, attempt_id: str, now: float = 0.0) -> Step:
         """The agent that had this attempt is free again."""
         self._now = max(self._now, now)
         step = Step()
-        agent = self._busy.get(attempt_id)
-        if agent is not None:
+        if agent := self._busy.get(attempt_id):
             agent.done += 1
-            was_suspect = agent.cell.suspect
             self._end(agent)
             self._fill(step, agent)
-            if was_suspect and not agent.cell.suspect:
-                self._place_suspects(step)
+            self._place_suspects(step)
         return step
 
     def cancel(self, attempt_ids: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -265,7 +265,7 @@ class Roster:
         return self._cells.setdefault(name, Cell(name))
 
     def _leave_cell(self, agent: Agent) -> None:
-        del agent.cell.agents[agent.agent_id]
+        agent.cell.leave(agent)
         self._drop_empty(agent.cell)
 
     def _drop_empty(self, cell: Cell) -> None:
@@ -274,8 +274,7 @@ class Roster:
 
     def _task(self, attempt: Attempt) -> TaskRecord:
         key = attempt.task_key
-        task = self._tasks.get(key)
-        if task is None:
+        if (task := self._tasks.get(key)) is None:
             task = self._tasks[key] = TaskRecord()
             while len(self._tasks) > MAX_TASKS_REMEMBERED + len(self._lanes.waiting) + len(self._busy) + 1:
                 oldest, record = self._tasks.popitem(last=False)
@@ -310,7 +309,7 @@ class Roster:
 
     def _fill(self, step: Step, agent: Agent) -> None:
         """Give an idle agent what waits for it, if its cell takes work; else it is free for what comes."""
-        if agent.attempt is not None or not agent.cell.serves:
+        if agent.attempt is not None or not agent.cell.open:
             return
         entry = self._lanes.next_for(agent)
         if entry is None:
@@ -320,35 +319,54 @@ class Roster:
         self._lanes.leave(entry)
         self._assign(step, agent, entry.attempt, entry.task)
 
+    def _fill_cell(self, step: Step, cell: Cell) -> None:
+        for agent in cell.agents.values() if cell.open else ():
+            self._fill(step, agent)
+
     def _place_suspects(self, step: Step) -> None:
-        """Give waiting suspects to the free agents of cells that have none."""
-        for lane in self._lanes:
-            if not lane.suspected:
-                continue
-            clear = [agent for agent in lane.free if not agent.cell.suspect]
-            for entry in lane.suspects_first() if clear else ():
-                if entry.attempt.id not in self._lanes.waiting:
-                    continue  # it was refused, or taken by an agent that this step set free
-                able = [agent for agent in clear if not entry.task.excludes(agent.agent_id, entry.attempt.replica)]
-                few = self._rng.sample(able, min(TRIES, len(able)))
-                agent = choose(few, entry.attempt.skill, self._now, self._rng)
-                if agent is not None:
-                    self._lanes.leave(entry)
-                    self._assign(step, agent, entry.attempt, entry.task)
-                    clear = [other for other in clear if other.attempt is None and not other.cell.suspect]
-                if not clear:
-                    break
+        """Open cells that suspects have left; give idle ones to those that wait; where none is apart, hold one."""
+        if not (self._lanes.suspected or self._held or self._left):
+            return
+        while self._left:
+            self._fill_cell(step, self._left.pop())
+        while any(self._place_suspect(step, cell) for cell in self._cells.values() if cell.idle):
+            pass
+        if (held := self._held) and not (held.serves and held.busy and self._lanes.suspected):
+            self._held, held.apart = None, False
+            self._fill_cell(step, held)
+        serving = sorted((cell for cell in self._cells.values() if cell.serves), key=attrgetter("busy"))
+        if self._lanes.suspected and not any(cell.apart for cell in serving):
+            able = (cell for entry in self._lanes.suspects() for cell in serving if any(cell.able(entry)))
+            if cell := next(able, None):
+                self._held, cell.apart = cell, True
+                cell.close()
+
+    def _place_suspect(self, step: Step, cell: Cell) -> bool:
+        """Give an idle cell the first suspect that it can take; False: there is none."""
+        for entry in self._lanes.suspects():
+            able = list(cell.able(entry))
+            few = self._rng.sample(able, min(TRIES, len(able)))
+            if agent := choose(few, entry.attempt.skill, self._now, self._rng):
+                self._lanes.leave(entry)
+                self._assign(step, agent, entry.attempt, entry.task)
+                return True
+        return False
 
     def _refuse_stranded(self, step: Step, waiting: Iterable[Waiting]) -> None:
         """Refuse those that nobody can take any more."""
         for entry in [entry for entry in waiting if not self._somebody_could(entry.attempt, entry.task, entry.lane)]:
             self._lanes.leave(entry)
-            step.reports.append(_report(entry.attempt, FailureKind.NO_AGENT, self._why_none(entry.attempt)))
+            step.reports.append(_report(entry.attempt, FailureKind.NO_AGENT, self._lanes.why_none(entry.attempt)))
 
     def _assign(self, step: Step, agent: Agent, attempt: Attempt, task: TaskRecord) -> None:
-        self._close(agent)
+        agent.close()
         agent.attempt, agent.task = attempt, task
-        agent.cell.suspect = agent.cell.suspect or attempt.suspect
+        agent.cell.busy += 1
+        if attempt.suspect:
+            agent.cell.apart = True
+            agent.cell.close()
+            if self._held is agent.cell:
+                self._held = None
         self._busy[attempt.id] = agent
         task.in_hand += 1
         before = task.give(attempt.replica, agent.agent_id)
@@ -363,25 +381,11 @@ class Roster:
         assert agent.attempt is not None and agent.task is not None
         del self._busy[agent.attempt.id]
         agent.task.in_hand -= 1
+        agent.cell.busy -= 1
         if agent.attempt.suspect:
-            agent.cell.suspect = False
+            agent.cell.apart = False
+            self._left.append(agent.cell)
         agent.attempt = agent.task = None
-
-    @staticmethod
-    def _close(agent: Agent) -> None:
-        """It takes no work for now."""
-        for lane in agent.kind.lanes:
-            lane.free.discard(agent)
-
-    def _why_none(self, attempt: Attempt) -> str:
-        kinds = self._lanes.kinds(attempt.role)
-        if not kinds:
-            return f"no agent has the role {attempt.role!r}; spawn one"
-        if not any(kind.meets((attempt.role, attempt.policy, attempt.skill)) for kind in kinds):
-            policy = f" of the policy {attempt.policy!r}" if attempt.policy else ""
-            skill = f" with the skill {attempt.skill!r}" if attempt.skill else ""
-            return f"no agent of role {attempt.role!r} is{policy}{skill}; spawn one"
-        return f"every agent of role {attempt.role!r} that could take this has voted on it, failed it or is at it"
 
 
 def _report(attempt: Attempt, failure: FailureKind, detail: str, agent: Agent | None = None) -> Report:

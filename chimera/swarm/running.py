@@ -14,8 +14,15 @@ from chimera.swarm.consensus import ConsensusEngine
 from chimera.swarm.graph import TaskNode
 from chimera.swarm.known import known
 
-MAX_LOST = 3
-"""Hosts that one replica may lose. One that is at work whenever a host dies is poison: it must not go round."""
+SUSPECT_AFTER = 2
+"""Hosts that a replica has lost when it becomes a suspect, which has a host to itself."""
+
+CONVICTED_AFTER = 2
+"""Hosts that died with a replica and nothing else in hand, the last when it was a suspect: then it is poison. One host
+may have been killed from outside."""
+
+MAX_LOST = 10
+"""Hosts that one replica may lose, for whatever reason."""
 
 RETRY_BASE_S = 0.1
 RETRY_CAP_S = 5.0
@@ -38,8 +45,8 @@ class Fault:
 @dataclass(slots=True, eq=False)
 class RunningTask:
     """`waiting` replicas are to be sent out yet, for the first time or again; the `spare` ones among them nobody needs
-    so far. `open` are attempts by id, with their replica. By replica: `tries`, `lost` hosts, the last `cause` of
-    failure."""
+    so far. `open` are attempts by id, with their replica. By replica: `tries`; those of them that a full queue
+    `refused`; those still `ahead`, as far as is known; `lost` hosts; the last `cause` of failure."""
 
     node: TaskNode
     vote: ConsensusEngine
@@ -49,6 +56,8 @@ class RunningTask:
     spare: deque[int] = field(default_factory=deque)
     open: dict[str, int] = field(default_factory=dict)
     tries: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, int] = field(default_factory=dict)
+    ahead: dict[int, int] = field(default_factory=dict)
     lost: dict[int, list[Report]] = field(default_factory=dict)
     cause: dict[int, Report] = field(default_factory=dict)
     input_error: Fault | None = None
@@ -68,7 +77,8 @@ class RunningTask:
         )
         work = Work(spec, upstream).pack()
         spare = deque(range(spec.replicas))
-        return cls(node, vote, work, now_s, waiting=set(spare), spare=spare)
+        ahead = dict.fromkeys(spare, spec.max_attempts)
+        return cls(node, vote, work, now_s, waiting=set(spare), spare=spare, ahead=ahead)
 
     def to_ask(self) -> list[int]:
         """The replicas to ask now: all that are spare, or of a frugal task as many as a decision may still take."""
@@ -84,7 +94,16 @@ class RunningTask:
     def begin(self, attempt_id: str, replica: int) -> None:
         """The replica is sent out."""
         self.tries[replica] = self.tries.get(replica, 0) + 1
+        self.ahead[replica] -= 1
         self.open[attempt_id] = replica
+
+    def wait(self, replica: int) -> int:
+        """The replica is to be sent out again. Returns how many tries more than before are ahead of it."""
+        self.waiting.add(replica)
+        before = self.ahead[replica]
+        tries = self.tries[replica] - self.refused.get(replica, 0)
+        self.ahead[replica] = max(1, self.node.task.max_attempts - tries)
+        return self.ahead[replica] - before
 
     def attempt(self, mission_id: str, attempt_id: str, left_s: float, spend: Budget) -> Attempt:
         """The envelope of an open attempt, `left_s` before the task is due, with the budget that it has."""
@@ -105,7 +124,7 @@ class RunningTask:
             priority=spec.priority,
             skill=spec.skill or "",
             different=spec.different_policies,
-            suspect=len(self.lost.get(replica, ())) >= MAX_LOST - 1,
+            suspect=len(self.lost.get(replica, ())) >= SUSPECT_AFTER,
             barred=frozenset(self.barred),
             spend=spend,
         )
@@ -115,13 +134,16 @@ class RunningTask:
         kind = report.failure
         if report.input_error:
             self.input_error = Fault(report.input_error, report.detail)
+        if kind is FailureKind.OVERLOADED:  # nobody has tried
+            self.refused[replica] = self.refused.get(replica, 0) + 1
+            return True
         if kind is FailureKind.LOST:
             self.lost.setdefault(replica, []).append(report)
-            again = len(self.lost[replica]) < MAX_LOST
+            again = len(self.lost[replica]) < MAX_LOST and not self.evidence(replica)
         else:
             if report.agent:
                 self.barred.add(report.agent)
-            tries = self.tries.get(replica, 0) - len(self.lost.get(replica, ()))
+            tries = self.tries.get(replica, 0) - len(self.lost.get(replica, ())) - self.refused.get(replica, 0)
             again = kind not in (FailureKind.NO_AGENT, FailureKind.NO_BUDGET) and tries < self.node.task.max_attempts
         if again and not report.input_error:
             self.cause[replica] = report
@@ -131,8 +153,10 @@ class RunningTask:
     def last_word(self, replica: int, report: Report) -> Report:
         """What the replica's vote is made of when it is not tried again after `report`."""
         if evidence := self.evidence(replica):
-            detail = f"quarantined: {MAX_LOST} hosts died with it: {'; '.join(evidence)}"
+            detail = f"quarantined: {len(evidence)} hosts died with it: {'; '.join(evidence)}"
             return replace(report, failure=FailureKind.POISON, detail=detail)
+        if len(self.lost.get(replica, ())) >= MAX_LOST:
+            return replace(report, detail=f"{report.detail}; {MAX_LOST} hosts were lost with it, which is the most")
         if report.failure in (FailureKind.NO_AGENT, FailureKind.NO_BUDGET) and (cause := self.cause.get(replica)):
             # It tells what went wrong, and not only that nothing was left to try again with.
             return replace(cause, detail=f"{cause.detail}; {report.detail}")
@@ -141,7 +165,9 @@ class RunningTask:
     def evidence(self, replica: int) -> list[str]:
         """Which hosts died with a replica that is poison; empty for any other."""
         lost = self.lost.get(replica, [])
-        return [f"{report.agent}: {report.detail}" for report in lost] if len(lost) >= MAX_LOST else []
+        if len(lost) <= SUSPECT_AFTER or not lost[-1].alone or sum(report.alone for report in lost) < CONVICTED_AFTER:
+            return []
+        return [f"{report.agent}: {report.detail}" + " (alone)" * report.alone for report in lost]
 
     def pause_s(self, mission_id: str, replica: int) -> float:
         """How long to wait before the next try: exponential backoff with full jitter, the same in every replay.
@@ -149,7 +175,7 @@ class RunningTask:
         Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
         """
         tried = self.tries[replica]
-        most_s = min(RETRY_CAP_S, RETRY_BASE_S * 2.0 ** (tried - 1))
+        most_s = min(RETRY_CAP_S, RETRY_BASE_S * 2.0 ** min(tried - 1, 60))
         return rng("retry", mission_id, self.node.id, replica, tried).uniform(0.0, most_s)
 
 

@@ -10,11 +10,22 @@ from typing import Any
 import pytest
 
 from chimera.actors import sessions
+from chimera.actors.admission import most_missions
 from chimera.actors.coordinator import Coordinator
 from chimera.actors.sessions import Submission
-from chimera.core.errors import GraphError, InputError, NoAgents, Overloaded, PolicyError, StorageError
+from chimera.core.config import Settings
+from chimera.core.errors import (
+    GraphError,
+    InputError,
+    NoAgents,
+    Overloaded,
+    PolicyError,
+    StorageError,
+    SwarmError,
+)
 from chimera.core.events import Event
 from chimera.core.types import AgentSpec, Isolation, MissionState, Task, TaskResult
+from chimera.storage.journal import MAX_READ
 from chimera.storage.memory import MemoryJournal
 from chimera.swarm.graph import TaskGraph, TaskNode
 from chimera.swarm.policy import Seat
@@ -48,7 +59,7 @@ async def test_many_missions_run_at_once() -> None:
 async def test_a_second_submit_of_the_same_mission_changes_nothing() -> None:
     async with running("answer") as swarm:
         first = await run(swarm)
-        assert await run(swarm, inputs={"answer": "other"}) is first
+        assert await run(swarm, inputs={"answer": "other"}) == first
 
 
 async def test_more_missions_than_the_limit_are_refused_with_a_time_to_come_back() -> None:
@@ -152,6 +163,17 @@ async def test_a_mission_that_cannot_be_journalled_is_never_dispatched() -> None
         assert (await swarm.status()).missions.running == 0
 
 
+async def test_two_who_close_a_swarm_at_once_both_see_it_closed() -> None:
+    processes = Processes()
+    swarm = coordinator_with(processes, cells=2, cells_per_manager=1)
+    await swarm.start()
+    await swarm.spawn_agents(seats("answer", "answer"))
+    closing = [asyncio.create_task(swarm.close()) for _ in range(3)]
+    await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
+    assert processes.living == set()
+    assert await asyncio.gather(*closing, swarm.close()) == [None] * 4
+
+
 async def test_priorities_are_admitted_up_to_limits_of_their_own() -> None:
     async with running("hangs", max_missions=10) as swarm:
         admitted = []
@@ -204,6 +226,24 @@ async def test_of_results_that_nobody_collects_the_oldest_are_let_go_and_can_sti
         assert swarm._sessions._sessions["idle"].held_bytes == len(told)
 
 
+async def test_results_are_kept_up_to_a_number_and_a_size_and_older_ones_are_read_from_the_journal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_KEPT_BYTES", 20_000)
+    monkeypatch.setattr(sessions, "MAX_KEPT", 10)
+    async with running("answer") as swarm:
+        small = [await run(swarm, f"s{n}", inputs={"answer": n}) for n in range(20)]
+        kept = swarm._missions._results
+        assert list(kept._packed) == [f"s{n}" for n in range(10, 20)]
+        large = [await run(swarm, f"l{n}", inputs={"answer": f"{n}" * 3_000}) for n in range(10)]
+        assert 0 < sum(map(len, kept._packed.values())) == kept._bytes <= 20_000
+        assert swarm._missions._missions == {}, "nothing else of them is kept"
+        for result in (*small, *large):
+            assert await swarm.result(result.mission_id, 0.0) == result
+        enormous = await run(swarm, "e", inputs={"answer": "x" * 30_000})
+        assert await swarm.result("e", 0.0) == enormous
+
+
 async def test_a_session_may_attend_missions_of_others_and_is_told_which_are_unknown() -> None:
     async with running("answer", "hangs") as swarm:
         await run(swarm, "ended", attempt_timeout_s=0.3)
@@ -221,6 +261,29 @@ async def test_refusals_come_one_by_one_and_the_rest_of_the_call_is_admitted() -
         answers = await swarm.submit("tests", [*missions, Submission.of("c", graph(), 20.0)])
         assert [type(answer) for answer in answers] == [type(None), NoAgents, type(None)]
         assert (await swarm.result("c", 5.0)) is not None
+
+
+async def test_a_fault_in_one_submission_refuses_that_one_alone() -> None:
+    async with running("answer") as swarm:
+        broken = Submission("broken", None, 20.0, 4)  # type: ignore[arg-type]
+        missions = [Submission.of("a", graph(), 20.0), broken, Submission.of("c", graph(), 20.0)]
+        answers = await swarm.submit("tests", missions)
+        assert [type(answer) for answer in answers] == [type(None), SwarmError, type(None)]
+        assert "broken" in str(answers[1]) and "TypeError" in str(answers[1])
+        assert (await swarm.result("c", 5.0)) is not None
+
+
+async def test_a_mission_that_ended_and_cannot_be_read_any_more_is_refused() -> None:
+    async with running("answer") as swarm:
+        swarm._ended = {"pruned"}
+        missions = [Submission.of("a", graph(), 20.0), Submission.of("pruned", graph(), 20.0)]
+        [admitted, refused] = await swarm.submit("tests", missions)
+        assert admitted is None and isinstance(refused, SwarmError) and "pruned" in str(refused)
+
+
+def test_all_missions_that_may_run_at_once_are_found_after_a_restart() -> None:
+    [most] = [bound.le for bound in Settings.model_fields["max_missions"].metadata if hasattr(bound, "le")]
+    assert most_missions(most, 9) <= MAX_READ
 
 
 async def test_a_cancelled_mission_ends_with_what_there_is_and_its_agents_are_free() -> None:

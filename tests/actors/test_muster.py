@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from chimera.actors.muster import left, read_muster, spawned
+from collections.abc import Sequence
+
+import pytest
+from pydantic import JsonValue
+
+from chimera.actors.muster import SwarmStream, left, read_muster, spawned
+from chimera.actors.scribe import Scribe
+from chimera.core.clock import SystemClock
+from chimera.core.errors import StorageError
 from chimera.core.events import Event, EventKind
 from chimera.core.types import AgentSpec
 from chimera.storage.memory import MemoryJournal
 from chimera.swarm.policy import MAX_POLICY_BYTES, Seat
 
 
-async def written(*events: tuple[EventKind, dict[str, object]]) -> MemoryJournal:
+async def written(*events: tuple[EventKind, dict[str, JsonValue]]) -> MemoryJournal:
     journal = MemoryJournal()
     for seq, (kind, data) in enumerate(events, start=1):
-        event = Event(mission_id="swarm-a", seq=seq, kind=kind, at_s=1.0, data=data)  # type: ignore[arg-type]
+        event = Event(mission_id="swarm-a", seq=seq, kind=kind, at_s=1.0, data=data)
         await journal.append([event])
     return journal
 
@@ -51,3 +59,40 @@ async def test_many_agents_with_large_policies_of_their_own_fit_into_a_journal()
     muster = await read_muster(await written(*((EventKind.AGENTS_SPAWNED, told) for told in data)), "swarm-a")
     assert len(muster.seats) == 25_004
     assert muster.seats["worker-3"][1].pickled == large[3].pickled
+
+
+class Doubtful(MemoryJournal):
+    """Says of its next appends that they failed: of what was stored, and of what was not."""
+
+    lies = 0
+    fails = 0
+
+    async def append(self, events: Sequence[Event]) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise StorageError("failed")
+        await super().append(events)
+        if self.lies:
+            self.lies -= 1
+            raise StorageError("there or not")
+
+
+@pytest.mark.parametrize("fault", ["lies", "fails"])
+async def test_a_swarm_goes_on_after_a_write_that_may_have_been_stored_or_not(fault: str) -> None:
+    journal = Doubtful()
+    stream = SwarmStream(swarm="swarm-a", journal=journal, scribe=Scribe(journal), clock=SystemClock(), seq=0)
+    await stream.note((EventKind.SWARM_STARTED, {}))
+    setattr(journal, fault, 1)
+    with pytest.raises(StorageError):
+        await stream.note((EventKind.AGENTS_LEFT, left(0, 1)), (EventKind.AGENTS_LEFT, left(1, 1)))
+    await stream.note((EventKind.AGENTS_LEFT, left(2, 1)))
+    numbers = [event.data["first"] for event in (await journal.read("swarm-a"))[1:]]
+    assert numbers == ([0, 1, 2] if fault == "lies" else [2])
+
+
+async def test_facts_are_noted_all_or_none() -> None:
+    journal = MemoryJournal()
+    stream = SwarmStream(swarm="swarm-a", journal=journal, scribe=Scribe(journal), clock=SystemClock(), seq=0)
+    with pytest.raises(StorageError, match="the limit is"):
+        await stream.note((EventKind.SWARM_STARTED, {}), (EventKind.AGENTS_SPAWNED, {"agents": "x" * 5_000_000}))
+    assert await journal.read("swarm-a") == []

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from chimera.actors.outbox import Batch
-from chimera.actors.sessions import Submission
-from chimera.core.errors import ChimeraError, InputError, PolicyError
+from chimera.actors.sessions import Results, Submission
+from chimera.core.errors import ChimeraError, InputError, PolicyError, StorageError
 from chimera.core.events import Event, EventKind
-from chimera.core.types import Isolation, MissionState, TaskResult
+from chimera.core.types import Isolation, MissionState, Spend, TaskResult
 from chimera.storage.journal import open_journal
+from chimera.storage.sqlite import SqliteJournal
+from chimera.swarm.instructions import Cancelled
 from tests.actors.in_process import SWARM, Handle, Processes, coordinator_with, graph, seats, until
 from tests.policies import DONE
 
@@ -227,7 +229,7 @@ async def test_a_mission_that_is_submitted_again_long_after_it_ended_is_answered
     await swarm.spawn("counts_itself")
     await swarm.submit("m", inputs={"answer": 1})
     await swarm.result("m")
-    swarm.handle.actor._missions._missions.clear()  # as after many others
+    swarm.handle.actor._missions._results = Results()  # as after many others
     await swarm.submit("m", inputs={"answer": 2})
     told: list[TaskResult] = []
     while len(told) < 2:
@@ -316,3 +318,60 @@ async def test_another_swarm_takes_over_what_one_left(swarm: Swarm) -> None:
     [events] = (await events_of(swarm.journal, ["m"])).values()
     assert {event.swarm for event in events} == {SWARM, "swarm-other"}
     assert EventKind.MISSION_RESUMED in {event.kind for event in events}
+
+
+async def test_two_who_take_a_mission_over_at_once_are_one(swarm: Swarm) -> None:
+    await swarm.spawn("counts_itself")
+    await swarm.submit("m", inputs={"seconds": 0.3}, attempt_timeout_s=20.0)
+    await until(lambda: DONE)
+    await swarm.crash_coordinator()
+    other = coordinator_with(swarm.processes, swarm="swarm-other", journal_url=swarm.journal)
+    try:
+        assert await asyncio.gather(*(other.resume("m") for _ in range(3))) == [None] * 3
+        result = await other.result("m", 20.0)
+        assert result is not None and (result.state, result.value) == (MissionState.ANSWERED, 42)
+        assert await other.resume("m") == result
+    finally:
+        await other.close()
+    [events] = (await events_of(swarm.journal, ["m"])).values()
+    audit(events)
+    assert [event.kind for event in events].count(EventKind.MISSION_RESUMED) == 1
+
+
+async def test_a_start_that_fails_half_way_leaves_nothing_that_acts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DONE.clear()
+    processes, url = Processes(), f"sqlite:///{tmp_path / 'journal.db'}"
+    first = coordinator_with(processes, journal_url=url)
+    await first.spawn_agents(seats("counts_itself"))
+    submission = Submission.of("m", graph(inputs={"seconds": 0.5}, attempt_timeout_s=20.0), 30.0)
+    await first.submit("tests", [submission])
+    await until(lambda: DONE)
+    await first.close()
+
+    second = coordinator_with(processes, journal_url=url)
+    listed = SqliteJournal.missions
+
+    async def fails(self: SqliteJournal, limit: int = 100, *, swarm: str | None = None, running: bool = False) -> Any:
+        if not running:
+            raise StorageError("a disk that fails")
+        return await listed(self, limit, swarm=swarm, running=running)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteJournal, "missions", fails)
+        with pytest.raises(StorageError, match="a disk that fails"):
+            await second.start()
+    left, crew = second._missions, second._crew
+    assert processes.living == set(), "its managers have ended"
+    assert all(mission.alarm is None or mission.alarm.cancelled() for mission in left._missions.values())
+    for mission_id in list(left._missions):
+        left.tell(mission_id, Cancelled("of a start that failed"))
+    try:
+        await second.start()
+        assert second._missions is not left and second._crew is not crew
+        result = await second.result("m", 20.0)
+        assert result is not None and result.value == 42
+        assert sum(second._tally.snapshot(0.0, running=0, reserved=Spend(), scheme="").missions.ended.values()) == 1
+    finally:
+        await second.close()

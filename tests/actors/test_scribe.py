@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from chimera.actors import scribe as module
 from chimera.actors.scribe import MAX_BEHIND, MAX_EVENTS, MAX_PATIENCE, Scribe
-from chimera.core.errors import Overloaded, StorageError
+from chimera.core.errors import Overloaded, StorageError, StorageUnavailable
 from chimera.core.events import Event, EventKind
 from chimera.storage.memory import MemoryJournal
 from tests.actors.in_process import until
@@ -170,3 +171,92 @@ async def test_a_closed_journal_fails_what_comes_and_nothing_hangs() -> None:
     assert told.said == ["late: StorageError"]
     with pytest.raises(StorageError):
         await journal.read("m")
+
+
+class Outage(MemoryJournal):
+    """Out of reach for the first `times` appends; with `stores`, only the answers are lost."""
+
+    def __init__(self, times: int, *, stores: bool = False) -> None:
+        super().__init__()
+        self.times = times
+        self.stores = stores
+        self.appends: list[int] = []
+
+    async def append(self, events: Sequence[Event]) -> None:
+        self.appends.append(len(events))
+        if len(self.appends) > self.times:
+            await super().append(events)
+            return
+        if self.stores and len(self.appends) == 1:
+            await super().append(events)
+        raise StorageUnavailable("it does not answer; what was being stored may be there or not")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE_S", 0.001)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("stores", [False, True])
+async def test_an_outage_is_waited_out_and_what_it_left_in_doubt_is_stored_once(stores: bool) -> None:
+    journal = Outage(4, stores=stores)
+    told = Told(Scribe(journal))
+    told.put("a", events("a", count=2))
+    told.put("b", events("b"))
+    await told.scribe.written()
+    told.put("later", events("a", first=3))
+    await told.scribe.written()
+    assert told.said == ["a", "b", "later"]
+    assert journal.appends == [3, 3, 3, 3, 3, 1]
+    assert [event.seq for event in await journal.read("a")] == [1, 2, 3]
+    assert [event.seq for event in await journal.read("b")] == [1]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_another_wrote_during_an_outage_is_not_taken_for_ones_own() -> None:
+    journal = Outage(1)
+    rival = [event.model_copy(update={"at_s": 7.0}) for event in events("a")]
+    await MemoryJournal.append(journal, rival)
+    told = Told(Scribe(journal))
+    told.put("a", events("a"))
+    told.put("b", events("b"))
+    await told.scribe.written()
+    assert told.said == ["a: StorageError", "b"]
+    assert await journal.read("a") == rival
+
+
+async def test_an_outage_without_end_is_given_up_once_for_all_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OUTAGE_S", -1.0)
+    journal = Outage(2)
+    said: list[str] = []
+    scribe = Scribe(journal)
+    for name in "abc":
+        scribe.put(events(name), lambda: None, lambda error: said.append(str(error)))
+    await scribe.written()
+    assert len(said) == 3 and all("given up after 0 s: it does not answer" in why for why in said)
+    assert journal.appends == [3], "and not each of them once more"
+    with pytest.raises(StorageUnavailable, match="given up"):
+        await scribe.write(events("d"))
+    await scribe.write(events("e"))
+    assert len(await journal.read("e")) == 1
+
+
+async def test_who_finishes_waits_for_no_outage() -> None:
+    told = Told(Scribe(Outage(1_000)))
+    told.put("a", events("a"))
+    told.put("nothing", [])
+    await asyncio.sleep(0.01)
+    assert told.said == []
+    await told.scribe.finish()
+    assert told.said == ["a: StorageUnavailable", "nothing"]
+
+
+async def test_a_fault_in_counting_does_not_undo_what_is_durable() -> None:
+    def wrote(count: int) -> None:
+        raise RuntimeError("metrics")
+
+    told = Told(Scribe(Journal(), wrote))
+    told.put("a", events("a"))
+    await told.scribe.finish()
+    assert told.said == ["a"]

@@ -18,7 +18,7 @@ TICK_S = 1 / 64
 
 MAX_STEPS = 400
 
-_FAILURES = [*FailureKind, *[FailureKind.LOST] * 4, *[FailureKind.RAISED] * 3]
+_FAILURES = [*FailureKind, *FailureKind, *[FailureKind.LOST] * 10, *[FailureKind.RAISED] * 5]
 
 
 def a_budget(chance: Random) -> Budget:
@@ -74,7 +74,7 @@ def at_random(mission: Mission, chance: Random, *, wall_jumps: bool = False) -> 
             mission.wall_ahead_s += chance.choice([0.0, 0.0, -7_200.0, 3.5])
         now = on_the_tick(mission.now) + chance.choice([0, 0, 1, 7, 40]) * TICK_S
         what = chance.random()
-        if what < 0.70 and mission.open:
+        if what < 0.62 and mission.open:
             attempt = chance.choice(list(mission.open.values()))
             past.append(_report(chance, attempt))
             del mission.open[attempt.id]
@@ -108,7 +108,7 @@ def _report(chance: Random, attempt: Attempt) -> Report:
     spent = Spend(usd=chance.choice([0.0, 0.1, 3.0]), tokens=chance.choice([0, 7, 900]), calls=chance.randint(0, 3))
     fields: dict[str, Any] = {"agent": f"a{chance.randint(0, 9)}", "policy": chance.choice("pq"), "spent": spent}
     elapsed_s = chance.random()
-    if chance.random() < (0.4 if attempt.suspect else 0.7):
+    if chance.random() < (0.2 if attempt.suspect else 0.7):
         value = (
             chance.choice([[1, 2], [], "x"])
             if attempt.task_id == "plan"
@@ -116,8 +116,9 @@ def _report(chance: Random, attempt: Attempt) -> Report:
         )
         reply = encoded(value, confidence=chance.choice([0.5, 1.0]), appraisals=chance.choice([{}, {"a1": 0.5}]))
         return Report(attempt.id, attempt.mission_id, reply=reply, elapsed_s=elapsed_s, **fields)
-    failure = FailureKind.LOST if attempt.suspect and chance.random() < 0.7 else chance.choice(_FAILURES)
+    failure = FailureKind.LOST if attempt.suspect and chance.random() < 0.9 else chance.choice(_FAILURES)
     wrong = "InputError" if failure is FailureKind.RAISED and chance.random() < 0.4 else ""
+    fields["alone"] = failure is FailureKind.LOST and chance.random() < 0.9
     return Report(
         attempt.id, attempt.mission_id, failure=failure, detail="why", input_error=wrong, elapsed_s=elapsed_s, **fields
     )

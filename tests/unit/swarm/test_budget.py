@@ -111,10 +111,10 @@ def test_what_a_dead_host_spent_is_all_it_had() -> None:
 
 
 def test_a_replicas_share_is_equal_and_its_time_is_part_of_it() -> None:
-    mission = Mission(node("t", replicas=4), budget=Budget(usd=1.0, seconds=8.0))
-    assert {attempt.spend for attempt in mission.open.values()} == {Budget(usd=0.25, seconds=2.0)}
+    mission = Mission(node("t", replicas=4, max_attempts=2), budget=Budget(usd=1.0, seconds=16.0))
+    assert {attempt.spend for attempt in mission.open.values()} == {Budget(usd=0.125, seconds=2.0)}
     assert {attempt.timeout_s for attempt in mission.open.values()} == {2.0}
-    assert mission.brain.limited and mission.brain.reserved == Spend(usd=1.0, seconds=8.0)
+    assert mission.brain.limited and mission.brain.reserved == Spend(usd=0.5, seconds=8.0)
 
 
 def test_what_cannot_be_paid_now_waits_until_another_gives_back() -> None:
@@ -142,7 +142,8 @@ def test_a_decision_that_calls_attempts_off_pays_for_what_waits_once_they_have_s
 
 
 def test_a_late_reply_is_paid_for_and_does_not_count() -> None:
-    mission = Mission(node("a", replicas=3), node("b", "a"), budget=Budget(tokens=90))
+    one: dict[str, Any] = {"max_attempts": 1}
+    mission = Mission(node("a", replicas=3, **one), node("b", "a", **one), budget=Budget(tokens=90))
     mission.reply("a", 1, 0, tokens=10)
     mission.reply("a", 1, 1, tokens=10)
     late = mission.cancelled["m/a/2/1"]
@@ -182,7 +183,7 @@ def test_unanimity_that_money_makes_impossible_is_no_quorum_and_says_why() -> No
 
 
 def test_a_retry_gets_its_share_of_what_is_left() -> None:
-    mission = Mission(node("t"), budget=Budget(usd=1.0))
+    mission = Mission(node("t", max_attempts=2), budget=Budget(usd=1.0))
     mission.fail("t", FailureKind.RAISED, spent=Spend(usd=0.4))
     assert mission.open["m/t/0/2"].spend == Budget(usd=0.6)
     mission.fail("t", FailureKind.LOST, detail="its host died")
@@ -190,13 +191,47 @@ def test_a_retry_gets_its_share_of_what_is_left() -> None:
     assert vote.failure is FailureKind.LOST and vote.detail.startswith("its host died; the mission's budget")
 
 
+def test_a_lost_host_costs_one_share_and_leaves_money_for_the_next_try() -> None:
+    mission = Mission(node("t", replicas=2), node("next", "t"), budget=Budget(tokens=90))
+    shares = []
+    for _ in range(3):
+        shares.append(mission.open[max(mission.open)].spend.tokens)
+        mission.fail("t", FailureKind.LOST, 1)
+    assert shares == [10, 10, 10], "nine tries may be made"
+    assert mission.open["m/t/1/4"].spend.tokens == 8, "one more than was foreseen, out of the others' shares"
+    mission.reply("t", "yes", 1)
+    mission.reply("t", "yes", 0)
+    mission.reply("next", "done")
+    assert mission.ended.value == "done"
+
+
+def test_what_replicas_that_ended_did_not_need_for_more_tries_goes_to_the_others() -> None:
+    mission = Mission(node("t", replicas=3), node("next", "t"), budget=Budget(tokens=120))
+    assert mission.open["m/t/0/1"].spend.tokens == 10
+    mission.reply("t", "yes", 0)
+    mission.fail("t", FailureKind.RAISED, 1)
+    assert mission.open["m/t/1/2"].spend.tokens == 15, "110 for seven tries: two are its own, two of replica 2"
+    mission.reply("t", "yes", 1)
+    mission.report(mission.cancelled["m/t/2/1"], failure=FailureKind.CANCELLED)
+    assert mission.open["m/next/0/1"].spend.tokens == 36, "110 for three tries, before replica 2 gave its 10 back"
+
+
+def test_a_full_mailbox_costs_nothing_and_takes_no_try_out_of_the_shares() -> None:
+    mission = Mission(node("t"), budget=Budget(tokens=90))
+    for _ in range(20):
+        assert mission.open[max(mission.open)].spend.tokens == 30
+        mission.fail("t", FailureKind.OVERLOADED, agent="")
+    assert mission.brain.spent == Spend()
+
+
 def test_a_fans_tasks_share_what_is_left_once_it_is_known_how_many_they_are() -> None:
-    nodes = node("plan"), node("fan", "plan", each="plan", replicas=2), node("sum", "fan")
-    mission = Mission(*nodes, budget=Budget(tokens=100))
+    two: dict[str, Any] = {"max_attempts": 2}
+    nodes = node("plan", **two), node("fan", "plan", each="plan", replicas=2, **two), node("sum", "fan", **two)
+    mission = Mission(*nodes, budget=Budget(tokens=200))
     assert mission.open["m/plan/0/1"].spend.tokens == 25
     mission.reply("plan", ["x", "y", "z"], tokens=30)
-    assert {attempt.spend.tokens for attempt in mission.open.values()} == {10, 11}
-    assert mission.brain.reserved.tokens + mission.brain.spent.tokens <= 100 - 10
+    assert {attempt.spend.tokens for attempt in mission.open.values()} == {12}
+    assert mission.brain.reserved.tokens + mission.brain.spent.tokens <= (200 - 25) / 2 + 25
 
 
 def test_another_swarm_does_not_spend_again_what_may_be_spent_already() -> None:

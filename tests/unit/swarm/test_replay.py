@@ -33,7 +33,7 @@ from tests.unit.swarm.chance import a_budget, a_mission, at_random, on_the_tick
 from tests.unit.swarm.driver import Mission, encoded, node
 
 DECOMPOSER = TaskDecomposer(max_nodes=16)
-SEEDS = range(60)
+SEEDS = range(120)
 
 
 def a_life(seed: int, *, wall_jumps: bool = False) -> Mission:
@@ -203,6 +203,20 @@ def test_a_replica_that_waits_for_money_after_its_pause_is_not_forgotten() -> No
     brain, rest = rebuild(stored(mission.events[:-1]), decomposer=DECOMPOSER, now=0.0, wall=0.0)
     assert recorded(rest) == mission.events[-1:]
     assert set(brain.open_attempts) == mission.open.keys()
+
+
+@pytest.mark.parametrize("spend", [None, Budget(calls=2)])
+def test_a_pause_that_ends_before_the_overdue_are_told_does_so_again(spend: Budget | None) -> None:
+    """A report of nothing comes between: the next try begins, or fails for want of money, and no task is closed."""
+    waits = node("waits", deadline_s=3.0, spend=spend and Budget(calls=1))
+    mission = Mission(node("fails", spend=spend), waits, budget=Budget(calls=3) if spend else NO_LIMIT)
+    failed = mission.attempt("fails")
+    mission.report(failed, 2.99, failure=FailureKind.RAISED, agent="a", spent=Spend(calls=2))
+    assert mission.wake_at_s < 3.1
+    [event] = recorded(mission.report(failed, 3.1, failure=FailureKind.RAISED, agent="a"))[:1]
+    assert event.kind is (EventKind.ATTEMPT_FAILED if spend else EventKind.ATTEMPT_STARTED)
+    brain, rest = rebuild(stored(mission.events), decomposer=DECOMPOSER, now=3.2, wall=3.2)
+    assert rest == [] and set(brain.open_attempts) == mission.open.keys() >= {"m/waits/0/1"}
 
 
 def drop(events: list[Event]) -> list[Event]:

@@ -181,7 +181,7 @@ def test_an_agent_that_is_removed_loses_what_it_had_and_what_waited_for_it_alone
     assert [a.attempt.task_id for a in shard.done("m/t2/0/1").assignments] == ["t4"]
     step = shard.remove(["a0"])
     assert [r.failure for r in step.reports] == [FailureKind.LOST]
-    assert not list(shard._lanes)
+    assert not shard._lanes._lanes
     assert "no agent has the role" in shard.submit([attempt("t5")]).reports[0].detail
     shard.add("a0", role="worker", policy="p", cell="c0")
     assert [a.agent_id for a in shard.submit([attempt("t6")]).assignments] == ["a0"]
@@ -198,7 +198,8 @@ def test_a_full_queue_is_a_refusal() -> None:
     shard = roster("p", max_waiting=1)
     step = shard.submit([attempt("t1"), attempt("t2"), attempt("t3")])
     assert len(step.assignments) == 1 and shard.waiting == 1
-    assert [r.attempt_id for r in step.reports] == ["m/t3/0/1"]
+    [refusal] = step.reports
+    assert (refusal.attempt_id, refusal.failure) == ("m/t3/0/1", FailureKind.OVERLOADED)
 
 
 def test_what_waits_is_refused_once_its_last_agent_is_gone() -> None:

@@ -1,0 +1,46 @@
+"""What one swarm takes on. Past its limits: a refusal that says which limit it is, and when to come back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from chimera.core.config import Settings
+from chimera.core.errors import Overloaded
+from chimera.core.types import Isolation
+from chimera.swarm.policy import Seat
+
+
+def most_missions(max_missions: int, priority: int) -> int:
+    """Missions that may run at once before one of this priority is refused."""
+    return math.ceil(max_missions * (1 + (priority - 4) / 10))
+
+
+def check_load(settings: Settings, priority: int, running: int, missions_per_s: float) -> None:
+    """Raises Overloaded when so many missions run that none of this priority is taken. Come back when a tenth of
+    them may have ended."""
+    most = most_missions(settings.max_missions, priority)
+    if running < most:
+        return
+    wait_s = running / 10 / missions_per_s if missions_per_s else 1.0
+    raise Overloaded(
+        f"{running} missions are running; the limit for priority {priority} is {most} (CHIMERA_MAX_MISSIONS)",
+        min(30.0, max(0.05, wait_s)),
+    )
+
+
+def check_room(settings: Settings, seats: Iterable[Seat]) -> None:
+    """Raises Overloaded when these would be more agents than a swarm may have."""
+    wanted = list(seats)
+    if len(wanted) > settings.max_agents:
+        raise Overloaded(
+            f"there would be {len(wanted)} agents; the limit is {settings.max_agents} (max_agents, CHIMERA_MAX_AGENTS)",
+            60.0,
+        )
+    alone = sum(seat.isolation is Isolation.DEDICATED for seat in wanted)
+    if alone > settings.max_dedicated:
+        raise Overloaded(
+            f"{alone} agents would have a process of their own; the limit is"
+            f" {settings.max_dedicated} (CHIMERA_MAX_DEDICATED)",
+            60.0,
+        )

@@ -96,7 +96,8 @@ class RunningSwarm:
 
     async def close(self) -> None:
         """End the swarm, and Ray with it when it was started for it. What is dead already is left alone."""
-        ending = [task for task in (*self._senders, self._collector) if task]
+        loop = asyncio.get_running_loop()  # tasks of one that has been closed have ended with it
+        ending = [task for task in (*self._senders, self._collector) if task and task.get_loop() is loop]
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)

@@ -376,8 +376,9 @@ async def test_an_attempt_that_comes_after_its_cancel_is_not_begun(shard: Shard)
 
 
 async def test_cells_stay_when_those_that_come_in_their_place_cannot_be_started(
-    shard: Shard, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    shard = Shard(spawn_timeout_s=0.3)
     await shard.begin(named(seats("answer", "answer")))
     start = shard.handle.actor._housing._start
 
@@ -392,3 +393,4 @@ async def test_cells_stay_when_those_that_come_in_their_place_cannot_be_started(
     assert shard.processes.living == {"Manager[0]", "Cell[0]", "Cell[1]"}
     await shard.call("dispatch", [attempt(1, inputs={"answer": 5}), attempt(2, inputs={"answer": 5})])
     await until(lambda: shard.values == [5, 5])
+    shard.close()

@@ -384,6 +384,6 @@ class Coordinator:
                 self._missions_per_s = activity.rates.missions_per_s
                 nodes = await asyncio.to_thread(scaling.nodes)
                 self._metrics.publish(overview(self._swarm, activity, managers, nodes))
-                await scaler.step(activity, managers, nodes, self._clock.monotonic())
+                await scaler.step(activity, managers, self._clock.monotonic())
             except Exception:
                 log.exception("the pulse missed a beat")

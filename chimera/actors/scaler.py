@@ -1,10 +1,9 @@
-"""Follows the load with cells and keeps them spread: what `swarm.placement` wants, crew and Ray bring about."""
+"""Follows the load with cells: what `swarm.placement` wants of what is measured, crew and Ray bring about."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from chimera.actors import scaling
 from chimera.actors.crew import Crew
 from chimera.core.config import Settings
 from chimera.core.errors import ChimeraError
-from chimera.swarm.placement import Limits, Load, Placement, crowded, leaving
+from chimera.swarm.placement import Limits, Load, Placement, leaving
 from chimera.swarm.status import Activity
 
 log = logging.getLogger(__name__)
@@ -21,14 +20,8 @@ ASK_AGAIN_S = 20.0
 """A request for nodes lapses after a minute unless it is made again."""
 
 
-SPREAD_S, MAX_SPREAD_S = 15.0, 3_600.0
-"""Time between two cells that move to a node which has fewer: twice as long after each move, until there is nothing to
-move. Which node a cell gets is Ray's business, and a place may be another swarm's."""
-
-
 class Scaler:
-    """One swarm's. With `settings.max_cells` above what it starts with the count of cells follows the load, and nodes
-    are emptied so that they can go; else it stays, and cells are kept spread over the nodes that there are."""
+    """One swarm's. Does nothing unless `settings.max_cells` allows more cells than it starts with."""
 
     def __init__(self, *, swarm: str, settings: Settings, cells: int, crew: Crew) -> None:
         self._swarm = swarm
@@ -48,31 +41,21 @@ class Scaler:
         self._at: float | None = None
         self._manager_cpu_s: dict[str, float] = {}
         self._asked = (0, 0.0)
-        self._spread_at = float("-inf")
-        self._spread_s = SPREAD_S
         self._change: asyncio.Task[None] | None = None
 
-    async def step(
-        self, activity: Activity, managers: Sequence[dict[str, Any]], nodes: Sequence[scaling.Node], now: float
-    ) -> None:
-        """Look at the load of this moment and at who lives where, and act on it. Call it every few seconds."""
-        homes = {name: vitals.get("node", "") for m in managers for name, vitals in m.get("cells", {}).items()}
-        cells = sum(map(len, self._crew.plan.values()))
-        if self._most > self._least:
-            wanted = self._placement.wanted(self._load(activity, managers, now), now)
-            await self._ask(wanted.cells if wanted.cells > self._least else 0, now)
-            cells = wanted.cells
-        if self._change is not None and not self._change.done():
+    async def step(self, activity: Activity, managers: Sequence[dict[str, Any]], now: float) -> None:
+        """Look at the load of this moment, and act on it. Call it every few seconds."""
+        if self._most == self._least:
             return
-        before = self._crew.plan
-        plan = self._plan(cells, homes, nodes)
-        if plan != before:
-            log.info("from %d cells to %d", sum(map(len, before.values())), cells)
-        elif self._most == self._least and (moved := await self._spread(homes, nodes, now)):
-            log.info("%s is started anew where there are fewer", moved)
-            plan = self._replaced(plan, moved)
-        if plan != before:
-            self._change = asyncio.create_task(self._carry_out(plan))
+        load = self._load(activity, managers, now)
+        wanted = self._placement.wanted(load, now)
+        homes = {name: vitals.get("node", "") for m in managers for name, vitals in m.get("cells", {}).items()}
+        await self._ask(wanted.cells if wanted.cells > self._least else 0, now)
+        if self._change is None or self._change.done():
+            plan = self._plan(wanted.cells, homes)
+            if plan != self._crew.plan:
+                log.info("%.1f cells' worth of work: %d cells", wanted.work, wanted.cells)
+                self._change = asyncio.create_task(self._carry_out(plan))
 
     async def close(self) -> None:
         """Ask for nothing any more."""
@@ -99,35 +82,16 @@ class Scaler:
         self._at, self._made, self._manager_cpu_s = now, activity.calls.made, spent
         return load
 
-    async def _spread(self, homes: dict[str, str], nodes: Sequence[scaling.Node], now: float) -> str | None:
-        """The cell that should live elsewhere; none while one is down, and comes back on whichever node has room."""
-        mine = {name: homes.get(name, "") for cells in self._crew.plan.values() for name in cells}
-        if not all(mine.values()):
-            return None
-        taken = Counter(homes.values())
-        found = crowded(mine, {node.node_id: node.cells - taken[node.node_id] for node in nodes if node.alive})
-        if found is None:
-            self._spread_s = SPREAD_S
-            return None
-        if now - self._spread_at < self._spread_s or not (await asyncio.to_thread(scaling.capacity)).free:
-            return None
-        self._spread_at, self._spread_s = now, min(2 * self._spread_s, MAX_SPREAD_S)
-        return found
-
-    def _replaced(self, plan: dict[str, list[str]], name: str) -> dict[str, list[str]]:
-        new = f"Cell[{_next_number(plan)}]"
-        return {manager: [new if cell == name else cell for cell in cells] for manager, cells in plan.items()}
-
-    def _plan(self, cells: int, homes: dict[str, str], nodes: Sequence[scaling.Node]) -> dict[str, list[str]]:
+    def _plan(self, cells: int, homes: dict[str, str]) -> dict[str, list[str]]:
         """The present plan with so many cells: new ones go where there are fewest, and nodes are emptied one by one."""
         plan = self._crew.plan
         names = [name for mine in plan.values() for name in mine]
         cells = max(cells, len(plan))
-        number = _next_number(plan)
+        number = 1 + max(int(name[5:-1]) for name in names)
         for new in range(number, number + cells - len(names)):
             min(plan.values(), key=len).append(f"Cell[{new}]")
         if cells < len(names):
-            heads = [node.node_id for node in nodes if node.head]
+            heads = [node.node_id for node in scaling.nodes() if node.head]
             known = {name: homes.get(name, "") for name in names}
             for name in leaving(known, len(names) - cells, head=heads[0] if heads else ""):
                 mine = next(mine for mine in plan.values() if name in mine)
@@ -150,7 +114,3 @@ class Scaler:
             self._asked = (cells, now)
         except ChimeraError as error:
             log.warning("Ray's autoscaler was not asked: %s", error)
-
-
-def _next_number(plan: dict[str, list[str]]) -> int:
-    return 1 + max(int(name[5:-1]) for cells in plan.values() for name in cells)

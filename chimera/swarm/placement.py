@@ -177,20 +177,6 @@ def leaving(homes: Mapping[str, str], count: int, *, head: str = "") -> list[str
     return [cell for node in emptied for cell in nodes[node]][: max(0, count)]
 
 
-def crowded(homes: Mapping[str, str], free: Mapping[str, int]) -> str | None:
-    """The cell of `homes` (cell to node) to start anew where there are fewer, so that one node's death ends few; None
-    when they are spread as well as can be.
-
-    That is one of a node that has at least two cells more than another, which has a place `free`.
-    """
-    nodes: dict[str, list[str]] = defaultdict(list)
-    for cell, node in sorted(homes.items()):
-        nodes[node].append(cell)
-    fewest = min((len(nodes[node]) for node, places in free.items() if places > 0), default=len(homes))
-    most = max(nodes.values(), key=len, default=[])
-    return most[-1] if len(most) >= fewest + 2 else None
-
-
 class Leases:
     """How many cells each swarm asks the cluster for, and until when: a swarm that is no more stops asking."""
 

@@ -21,7 +21,6 @@ from chimera.swarm.placement import (
     Load,
     Placement,
     Wanted,
-    crowded,
     leaving,
 )
 
@@ -250,31 +249,6 @@ def test_those_that_leave_empty_as_many_nodes_as_can_be(homes: dict[str, str], c
     spared = leaving(homes, count, head="head")
     others = sum(node != "head" for node in homes.values())
     assert sum(homes[cell] == "head" for cell in spared) == max(0, len(spared) - others)
-
-
-@given(
-    st.lists(st.sampled_from(["n1", "n2", "n3", "n4"]), max_size=12),
-    st.dictionaries(st.sampled_from(["n1", "n2", "n3", "n4", "n5"]), st.integers(0, 6)),
-)
-def test_cells_that_move_one_by_one_come_to_be_spread_as_well_as_can_be(
-    cells: list[str], places: dict[str, int]
-) -> None:
-    homes = {f"c{n}": node for n, node in enumerate(cells)}
-    free = dict(places)
-    for _ in range(len(cells) + 1):
-        counts = Counter(homes.values())
-        cell = crowded(homes, free)
-        if cell is None:
-            break
-        new = min((node for node, room in free.items() if room > 0), key=lambda node: counts[node])
-        assert counts[homes[cell]] == max(counts.values()) >= counts[new] + 2
-        free[new] -= 1
-        if homes[cell] in free:
-            free[homes[cell]] += 1
-        homes[cell] = new
-    counts = Counter(homes.values())
-    with_room = [counts[node] for node, room in free.items() if room > 0]
-    assert not with_room or not homes or max(counts.values()) - min(with_room) < 2
 
 
 def test_swarms_add_up_and_one_that_is_silent_stops_asking() -> None:

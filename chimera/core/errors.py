@@ -124,3 +124,32 @@ class MissingExtra(ChimeraError):
         self.args = (package, extra)
         self.package = package
         self.extra = extra
+
+
+class EvidenceError(ChimeraError):
+    """Evidence cannot be used. `reason` is a word for a program: encoding, schema, signature, chain, merkle, limit."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.args = (message, reason)
+        self.reason = reason
+
+
+class EnvironmentNotFound(InputError):
+    """No environment of that id is registered."""
+
+
+class MinerError(ChimeraError):
+    """A miner could not be asked: an infrastructure fault, which never counts against it. Try again."""
+
+
+class ObjectExists(StorageError):
+    """An object of that name is there already. Objects are made once, and never changed."""
+
+
+class ChainError(ChimeraError):
+    """The blockchain refused, or could not be asked."""
+
+
+class StaleMetagraph(ChainError):
+    """What is known of the subnet is too old to set weights by: read it again."""

@@ -1,0 +1,1 @@
+"""Duels: champion and contender on the same challenges, until the evidence decides."""

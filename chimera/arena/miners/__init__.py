@@ -1,0 +1,1 @@
+"""Miners: whoever answers challenges, over HTTP or in this process."""

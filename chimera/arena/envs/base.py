@@ -81,7 +81,7 @@ class ArenaEnv(gymnasium.Env[Observation, Action], Generic[Observation, Action, 
         info |= {"ok": verdict.ok, "reason": verdict.reason}
         return self.observe(), float(self.challenge.score), True, False, info
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """What a player was told last, where `render_mode` is `ansi`."""
         return self._said if self.render_mode == "ansi" else None
 

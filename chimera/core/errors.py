@@ -66,6 +66,26 @@ class ModelUnavailable(ModelError, InputError):
     """The model that was named has no adapter in this installation."""
 
 
+class ModelRefused(ModelError, InputError):
+    """A language model's server refuses what it was asked (400, 401, 404 ...). The same again would be refused again."""
+
+
+class ModelOutage(ModelError):
+    """A language model could not be asked for now: no connection, no time, 429, 5xx, no JSON. Asking again may help.
+
+    `retry_after_s` is what its server asks to wait; 0 where it says nothing.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class ModelTooLong(ModelError):
+    """A language model's answer is larger than what is read of one."""
+
+
 class StorageError(ChimeraError):
     """A journal or store could not read or write."""
 
@@ -127,7 +147,7 @@ class MissingExtra(ChimeraError):
 
 
 class EvidenceError(ChimeraError):
-    """Evidence cannot be used. `reason` is a word for a program: encoding, schema, signature, chain, merkle, limit."""
+    """Evidence cannot be used. `reason` is a word for a program, which whoever raises it lists: signature, merkle ..."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -140,11 +160,23 @@ class EnvironmentNotFound(InputError):
 
 
 class MinerError(ChimeraError):
-    """A miner could not be asked: an infrastructure fault, which never counts against it. Try again."""
+    """A miner could not be asked: an infrastructure fault, which never counts against it. Try again.
+
+    `retry_after_s` is how long its provider asks to wait; 0 where it says nothing.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
 class ObjectExists(StorageError):
     """An object of that name is there already. Objects are made once, and never changed."""
+
+
+class ObjectMissing(StorageError):
+    """No object of that name is there."""
 
 
 class ChainError(ChimeraError):

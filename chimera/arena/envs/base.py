@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -27,7 +26,7 @@ class ArenaEnv(gymnasium.Env[Observation, Action], Generic[Observation, Action, 
     `chimera.arena.envs.checks.check_environment`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
     rules: ClassVar[type[Challenge]]
     challenge: Rules
 
@@ -51,18 +50,16 @@ class ArenaEnv(gymnasium.Env[Observation, Action], Generic[Observation, Action, 
     ) -> tuple[Observation, dict[str, Plain]]:
         """Deal a challenge: that of `options["challenge_id"]`, else that of `seed`, else a new one.
 
-        Raises InputError for a seed outside 0..2^63-1.
+        Raises InputError for a seed outside 0..2^63-1, and for what is no challenge's id.
         """
+        if seed is not None and not 0 <= seed <= MAX_SEED:
+            raise InputError(f"a seed is a number from 0 to 2^63-1, not {seed}")
         super().reset(seed=seed)
         chosen = (options or {}).get("challenge_id")
         if chosen is None:
-            number = int(self.np_random.integers(MAX_SEED)) if seed is None and self._np_random_seed else seed
-            number = secrets.randbelow(MAX_SEED) if number is None else number
-            if not 0 <= number <= MAX_SEED:
-                raise InputError(f"a seed is a number from 0 to 2^63-1, not {number}")
-            chosen = f"{SEED_PREFIX}{number}"
-        self.challenge_id = str(chosen)
-        self.challenge = rules.deal(self.rules, self.challenge_id)  # type: ignore[assignment]
+            chosen = f"{SEED_PREFIX}{self.np_random.integers(MAX_SEED) if seed is None else seed}"
+        self.challenge = rules.deal(self.rules, chosen)  # type: ignore[assignment]
+        self.challenge_id = chosen
         self._said = self.challenge.prompt()
         return self.observe(), rules.info_of(self.challenge, self.challenge_id)
 

@@ -37,6 +37,10 @@ class Miner(ABC):
 
     miner_id: str
 
+    def supports(self, env_id: str) -> bool:
+        """Whether it can play this environment at all, so that a duel can say so before it begins."""
+        return True
+
     @abstractmethod
     async def reply(self, turn: Turn) -> Answer:
         """The next reply. Raises MinerError for a fault that is not the miner's: asking again may help."""

@@ -1,0 +1,1 @@
+"""Environments of one's own for the arena."""

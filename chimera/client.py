@@ -20,6 +20,7 @@ from chimera.swarm.mission import Mission
 from chimera.swarm.mission_file import load_mission
 from chimera.swarm.policy import Seat
 from chimera.swarm.status import SwarmStatus
+from chimera.system.champions import resolve_model
 
 if TYPE_CHECKING:
     from chimera.system.wiring import RunningSwarm
@@ -117,7 +118,9 @@ class SwarmCoordinator:
         if isinstance(mission, Path):
             mission = load_mission(mission)
         elif not isinstance(mission, Mission):
-            mission = await IntentCompiler(open_model(self.settings.model)).compile(mission)
+            async with open_model(resolve_model(self.settings.model, self.settings)) as model:
+                mission = await IntentCompiler(model).compile(mission)
+        mission = mission.model_copy(update={"model": resolve_model(mission.model, self.settings)})
         graph = TaskDecomposer(max_nodes=self.settings.max_nodes).decompose(mission)
         return await self._running.submit(graph, mission.limits.deadline_s, mission.limits.budget)
 

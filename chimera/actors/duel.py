@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,9 @@ MAX_DEATHS = 5
 """Processes that one match may cost without a pair in between; then it is given up."""
 
 PAUSE_S = 0.5
+
+LOST: tuple[type[BaseException], ...] = (NotBegun, *cluster.ACTOR_GONE)
+"""What a call raises when the actor has died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class Duel:
             await champion.close()
 
 
-async def play_match(duel: Any, plan: MatchPlan) -> AsyncIterator[Played]:
+async def play_match(duel: Any, plan: MatchPlan) -> AsyncGenerator[Played, None]:
     """Have a Duel actor play `plan`, and hand on what it brings, each pair once and in order.
 
     An actor that died is told to play what is left. Raises what ended the match, ClusterError when its process dies
@@ -144,7 +147,7 @@ async def play_match(duel: Any, plan: MatchPlan) -> AsyncIterator[Played]:
                     match_id = secrets.token_hex(6)
                     await line.call("begin", match_id, plan)
                 played: Played = await line.call("collect", match_id, len(outcomes), POLL_S)
-            except (NotBegun, *cluster.ACTOR_GONE) as error:
+            except LOST as error:
                 deaths += 1
                 if deaths > MAX_DEATHS:
                     raise cluster.unwrap(error) from None

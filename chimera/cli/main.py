@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from chimera.cli.arena.main import app as arena
 from chimera.core.types import Consensus
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 
 bench = typer.Typer(name="bench", help="Measure Chimera on this machine.", no_args_is_help=True)
 missions = typer.Typer(name="missions", help="List, show, resume and cancel missions.", no_args_is_help=True)
+app.add_typer(arena, name="arena")
 app.add_typer(bench)
 app.add_typer(missions)
 
@@ -70,7 +72,8 @@ def run(
     agents: Annotated[int | None, typer.Option(help="Agents in the swarm (default 9).")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds for each question (default 60).")] = None,
     model: Annotated[
-        str | None, typer.Option(help="offline, openai:NAME, anthropic:NAME or local:NAME (default offline).")
+        str | None,
+        typer.Option(help="offline, chutes:MODEL, compatible:MODEL@URL, python:MODULE:FUNCTION or champion:ENV."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="auto, local, HOST:PORT or ray://HOST:PORT (default auto).")

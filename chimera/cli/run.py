@@ -22,6 +22,7 @@ from chimera.swarm.intent import IntentCompiler
 from chimera.swarm.mission import Mission
 from chimera.swarm.mission_file import load_mission, parse_mission
 from chimera.swarm.roles import brief_agents
+from chimera.system.champions import resolve_model
 
 ANSWERED, BAD_INPUT, FAULT, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
 
@@ -145,19 +146,21 @@ async def _missions(request: Request, settings: Settings) -> list[Mission]:
     if request.mission:
         missions = [load_mission(request.mission)]
     else:
-        changes.setdefault("model", settings.model)
-        compiler = IntentCompiler(open_model(changes["model"]))
-        if request.question is not None:
-            missions = [await compiler.compile(request.question)]
-        else:
-            goals = read_questions(request.questions) if request.questions else []
-            missions = [await compiler.compile({"goal": goal}) for goal in goals]
+        changes["model"] = resolve_model(changes.get("model", settings.model), settings)
+        async with open_model(changes["model"]) as model:
+            compiler = IntentCompiler(model)
+            if request.question is not None:
+                missions = [await compiler.compile(request.question)]
+            else:
+                goals = read_questions(request.questions) if request.questions else []
+                missions = [await compiler.compile({"goal": goal}) for goal in goals]
     named = missions[0].docs if request.docs is None else request.docs
     if named is not None:
         changes["docs"] = _local(named, settings)
     elif not missions[0].tasks and not missions[0].spawn:
         raise DocumentsError("--docs: name the folder of documents that the question is about")
-    return [_changed(mission, changes, request.deadline_s) for mission in missions]
+    changed = [_changed(mission, changes, request.deadline_s) for mission in missions]
+    return [mission.model_copy(update={"model": resolve_model(mission.model, settings)}) for mission in changed]
 
 
 def _changed(mission: Mission, changes: dict[str, Any], deadline_s: float | None) -> Mission:

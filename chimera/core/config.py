@@ -32,7 +32,10 @@ class Settings(BaseSettings):
         repr=False,
         description="Agents' memory: sqlite:///PATH, redis:// or memory://; empty is a SQLite file on the head node.",
     )
-    model: str = Field(default="offline", description="offline, openai:NAME, anthropic:NAME or local:NAME.")
+    model: str = Field(
+        default="offline",
+        description="offline, chutes:MODEL, compatible:MODEL@URL, python:MODULE:FUNCTION or champion:ENV (arena).",
+    )
     cells: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="Cell processes; 0 is one per CPU, at most 8."
     )

@@ -67,7 +67,7 @@ class ModelUnavailable(ModelError, InputError):
 
 
 class ModelRefused(ModelError, InputError):
-    """A language model's server refuses what it was asked (400, 401, 404 ...). The same again would be refused again."""
+    """A language model's server refuses what it was asked (400, 401, 404 ...), and would refuse it again."""
 
 
 class ModelOutage(ModelError):

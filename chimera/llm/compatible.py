@@ -26,7 +26,8 @@ TIMEOUT_S = 120.0
 
 MAX_RESPONSE_BYTES = 4_000_000
 
-MAX_REQUEST_ID_CHARS = 200
+MAX_SAID_CHARS = 200
+"""What is kept of an error's message, and of a request's id."""
 
 REQUEST_ID_HEADERS = ("X-Chutes-InvocationID", "x-request-id")
 
@@ -118,9 +119,8 @@ class CompatibleModel(ChatModel):
             body = json.loads(data)
             text = body["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise ModelOutage(
-                f"{self.name} did not answer with a chat completion: {self._clean(data[:400])!r}"
-            ) from None
+            said = self._clean(data.decode("utf-8", "replace"))
+            raise ModelOutage(f"{self.name} did not answer with a chat completion but with {said!r}") from None
         if text is not None and not isinstance(text, str):
             raise ModelOutage(f"{self.name} answered with content that is no text: {type(text).__name__}")
         usage = body.get("usage")
@@ -142,11 +142,10 @@ class CompatibleModel(ChatModel):
             return ModelRefused(f"{said}; is there a model {self._model!r} at {self._base_url}?")
         return ModelRefused(said)
 
-    def _clean(self, text: str | bytes) -> str:
+    def _clean(self, text: str) -> str:
         """What a server said, fit for one line of a log, and without the key."""
-        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        text = text.replace(self._api_key, "***") if self._api_key else text
-        return "".join(c for c in " ".join(text.split()) if c.isprintable())[:MAX_REQUEST_ID_CHARS]
+        text = text.replace(self._api_key, "***") if self._api_key else text  # first: half a key is one too many
+        return "".join(c for c in " ".join(text[:2_000].split()) if c.isprintable())[:MAX_SAID_CHARS]
 
 
 def check_url(url: str) -> str:
@@ -179,11 +178,11 @@ def _reason(text: str) -> str:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        return text[:2_000]
+        return text
     for name in ("error", "detail", "message"):
         if isinstance(body, dict) and name in body:
             body = body[name]
-    return body if isinstance(body, str) else text[:2_000]
+    return body if isinstance(body, str) else text
 
 
 def _seconds(text: str) -> float:

@@ -29,12 +29,12 @@ class PythonModel(ChatModel):
 
     writes = True
 
-    def __init__(self, name: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, name: str, *, timeout_s: float = TIMEOUT_S, threads: int = MAX_THREADS) -> None:
         self.name = name
         self._function = _load(name)
         self._takes_all = _arguments(name, self._function) == 2
         self._timeout_s = timeout_s
-        self._free = asyncio.Semaphore(MAX_THREADS)
+        self._free = asyncio.Semaphore(threads)
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
         """What the function returns. Raises ModelOutage when it takes too long, ModelError when it raises or returns

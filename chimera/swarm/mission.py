@@ -98,7 +98,7 @@ class Mission(Frozen):
     replicas: Replicas = 3
     consensus: Consensus = Consensus.WEIGHTED
     threshold: Threshold | None = None
-    model: str = Field(default="offline", min_length=1, max_length=200)
+    model: str = Field(default="offline", min_length=1, max_length=300)
     agents: Annotated[int, Field(ge=1, le=MAX_AGENTS)] | None = None
     limits: Limits = Limits()
     tasks: tuple[TaskDraft, ...] = Field(default=(), max_length=MAX_DRAFTS)

@@ -188,7 +188,8 @@ async def compose(task: Task, context: Context) -> Reply:
     answer, cost_usd = "The documents hold nothing that answers this.", 0.0
     if chosen:
         messages = (ChatMessage(role="system", content=SYSTEM_PROMPT), ChatMessage(role="user", content=question))
-        response = await model.chat(ChatRequest(messages=messages, documents=chosen))
+        async with model:
+            response = await model.chat(ChatRequest(messages=messages, documents=chosen))
         answer, cost_usd = response.text, response.cost_usd
     note = "" if model.writes else brief.OFFLINE_NOTE
     made = made.model_copy(update={"answer": answer, "model": model.name, "note": note})

@@ -29,8 +29,8 @@ MAX_SEED_CHARS = 64
 class DuelRequest(Frozen):
     """A duel over one or more environments.
 
-    `champion` and `contender` are miners as `open_miner` takes them. The challenges are `duel/SEED/0` and so on: who has
-    the seed can hold the same duel again. `lead` is K: the contender must win ceil((N + K) / 2) of N environments.
+    `champion` and `contender` are miners as `open_miner` takes them. The challenges are `duel/SEED/0` and so on, so who
+    has the seed can hold it again. `lead` is K: the contender must win ceil((N + K) / 2) of N environments.
     """
 
     champion: str

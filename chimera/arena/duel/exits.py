@@ -98,7 +98,5 @@ def exits(boundary: Boundary, p: float) -> Exits:
             samples += n * float(grown[0])
         alive = grown[first:last]
         least += first
-        if not len(alive):
-            break
     samples += boundary.budget * float(alive.sum())
     return Exits(contender=min(1.0, won), champion=min(1.0, held), samples=samples)

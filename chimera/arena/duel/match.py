@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -105,7 +105,7 @@ class Match:
         """How the duel ended, if there is a rule and it has."""
         return self.duel.result if self.duel else None
 
-    async def pairs(self) -> AsyncIterator[Pair]:
+    async def pairs(self) -> AsyncGenerator[Pair, None]:
         """The pairs, in order. Raises MinerError when a miner cannot be reached: what came before it stands."""
         waiting = iter(self.plan.challenge_ids)
         asked: list[asyncio.Task[Pair]] = []

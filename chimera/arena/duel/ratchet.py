@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import geometric_mean
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -49,7 +50,7 @@ class Ratchet(Frozen):
         """
         elapsed_s = self._not_before(now_s) - self.since_s
         decayed = EVEN + (self.ratio - EVEN) * math.pow(LEFT, elapsed_s / DECAY_S)
-        return round(max(EVEN + self.epsilon, decayed), DIGITS)
+        return max(EVEN + self.epsilon, min(self.cap, round(decayed, DIGITS)))
 
     def after_win(self, win_rates: Sequence[float], now_s: float) -> Ratchet:
         """The ratchet of a contender that takes the throne at `now_s`, from its win rates where it won.
@@ -59,8 +60,7 @@ class Ratchet(Frozen):
         """
         if not win_rates or not all(0.0 < rate <= 1.0 for rate in win_rates):
             raise ValueError(f"a winner has win rates over 0 and up to 1, not {list(win_rates)}")
-        mean = math.exp(math.fsum(map(math.log, win_rates)) / len(win_rates))
-        ratio = round(min(self.cap, max(EVEN, mean)), DIGITS)
+        ratio = min(self.cap, max(EVEN, round(geometric_mean(win_rates), DIGITS)))
         return Ratchet(ratio=ratio, since_s=self._not_before(now_s), epsilon=self.epsilon, cap=self.cap)
 
     def _not_before(self, now_s: float) -> float:

@@ -152,7 +152,8 @@ def _refused_below(wins: int, n: int, enough: float) -> float:
     if wins == 0:
         return 0.0
     low, high = 0.0, wins / n
-    while low < (middle := (low + high) / 2) < high and high - low > 1e-15 * high:
+    while high - low > 1e-15 * high:
+        middle = (low + high) / 2
         if log_worth(wins, n, middle) > enough:
             low = middle
         else:

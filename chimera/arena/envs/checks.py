@@ -18,7 +18,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
 
 import gymnasium
 from gymnasium.utils.env_checker import check_env
@@ -40,6 +39,9 @@ LONE_SURROGATE = "\ud800"
 
 GARBAGE = ("", " \n", "\x00\x07", "\u2603 \uff11\u0663", LONE_SURROGATE, "-0_1e", "[]", "ok" * 2_000)
 """Replies that are right in no environment."""
+
+FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
+"""ASCII to the letters and digits that `int` and NFKC take for the same."""
 
 PROCESS_TIMEOUT_S = 60.0
 
@@ -112,17 +114,21 @@ def _gold(kind: AnyEnv, samples: int) -> None:
 
 
 def _garbage(kind: AnyEnv, samples: int) -> None:
-    """Garbage is refused at once, on the first turn and on any later one."""
+    """Garbage is refused at once, on the first turn and on any later one; so is the answer in look-alike letters."""
     for challenge_id, _ in _dealt(kind, samples):
-        for text in GARBAGE:
-            for turn in count():
-                challenge, replies = _after_gold(kind, challenge_id, turn)
-                if len(replies) < turn or challenge.verdict is not None:
-                    break
-                challenge.reply(text)
-                _demand(_failed(challenge), f"the reply {text[:20]!a} to {challenge_id} does not end the play")
+        for turn in range(MAX_TURNS):
+            challenge, replies = _after_gold(kind, challenge_id, turn)
+            if challenge.verdict is not None:
+                break
+            gold = challenge.gold()
+            for text in (*GARBAGE, gold.translate(FULL_WIDTH)):
+                if text == gold:  # without ASCII it has no look-alike
+                    continue
+                again, _ = _after_gold(kind, challenge_id, turn)
+                again.reply(text)
+                _demand(_failed(again), f"the reply {text[:20]!a} to {challenge_id} does not end the play")
                 if text != LONE_SURROGATE:  # of which there can be no record
-                    _agree(kind, challenge_id, challenge, [*replies, text])
+                    _agree(kind, challenge_id, again, [*replies, text])
         for text in (*GARBAGE, "[" * 5_000, '[""', "0" * (MAX_TEXT_CHARS + 1)):
             _refused(kind, challenge_id, response=text)
 

@@ -79,9 +79,9 @@ def verified(round: int, signature: str) -> str:
     secret = b"sealed to a round"
     sealed, _ = bittensor_core.encrypt_at_round(secret, round)
     try:
-        opened = bittensor_core.decrypt_with_signature(sealed, signature)
-    except ValueError as error:
-        raise ChainError(f"that is not quicknet's signature of round {round}") from error
+        opened: bytes | None = bittensor_core.decrypt_with_signature(sealed, signature)
+    except ValueError:
+        opened = None
     if opened != secret:
         raise ChainError(f"that is not quicknet's signature of round {round}")
     return hashlib.sha256(bytes.fromhex(signature)).hexdigest()
@@ -148,8 +148,6 @@ def _pulse(endpoint: str, round: int, timeout_s: float) -> str:
         raise ChainError(str(error) or type(error).__name__) from error
     if not isinstance(said, dict) or not isinstance(said.get("signature"), str):
         raise ChainError("it gave no signature")
-    if said.get("round") != round:
-        raise ChainError("it gave another round")
     found = verified(round, said["signature"])
     if said.get("randomness") != found:
         raise ChainError("the randomness that it gave is not the hash of the signature")
@@ -173,6 +171,7 @@ def _get(url: str, timeout_s: float) -> bytes:
 def _opener() -> Any:
     """Speaks HTTP and HTTPS alone: a relay cannot redirect to a file."""
     opener = urllib.request.OpenerDirector()
+    opener.addheaders = [("User-Agent", "chimera")]  # some relays turn away the default
     for handler in (
         urllib.request.ProxyHandler,
         urllib.request.HTTPHandler,

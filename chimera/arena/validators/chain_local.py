@@ -119,7 +119,7 @@ def _append(path: Path, line: bytes) -> int:
     """Add `line` to the file at `path`, durably, and return how many came before it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with path.open("ab+", opener=_private) as file:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # let go of with the file
             file.seek(0)
             before = file.read(MAX_LEDGER_BYTES + 1)
@@ -133,7 +133,3 @@ def _append(path: Path, line: bytes) -> int:
     except OSError as error:
         raise ChainError(f"the ledger cannot be written: {error}") from error
     return before.count(b"\n")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from chimera.arena.canonical import encode
 from chimera.arena.types import Count, EnvId, HexHash, Hotkey, MinerId
+from chimera.arena.validators.audit import FaultKind
 from chimera.core.types import Frozen
 
 MILLION = 1_000_000
@@ -49,27 +50,10 @@ class Tally(NamedTuple):
 WIN, LOSS, TIE = Tally(wins=1), Tally(losses=1), Tally(ties=1)
 
 
-OffenceKind: TypeAlias = Literal[
-    "beacon",
-    "chain",
-    "encoding",
-    "environment",
-    "foreign",
-    "fork",
-    "gap",
-    "inconsistent",
-    "info",
-    "limit",
-    "merkle",
-    "prompt",
-    "replay",
-    "schema",
-    "signature",
-    "time",
-    "truncated",
-    "verdict",
-]
-"""`inconsistent` is a matter of chance, less than one in a million; everything else is proved by the blocks alone."""
+OffenceKind: TypeAlias = FaultKind | Literal["fork", "truncated", "inconsistent"]
+"""What an audit finds in a chain, and beyond it: `fork`, two signed blocks of one index; `truncated`, a block that was
+there is not any more; `inconsistent`, see `trust.inconsistent`, which alone is a matter of chance: one in a million.
+"""
 
 
 class Offence(Frozen):
@@ -84,8 +68,8 @@ class Offence(Frozen):
 class Standing(Frozen):
     """One validator: of `compared` verdicts on shared challenges that a consensus was found on, `agreed` are its.
 
-    `stake` is its part of all stake in ppm, rounded down. `head_index` and `head_hash` are the last block that was
-    found good (-1 and empty for none): a later merge that is told them notices when the chain loses it.
+    `stake_ppm` is its part of all stake, rounded down; `samples` are those that were counted. `head_index` and
+    `head_hash` are the last block to remember (-1 and empty for none): of an offender, the one that was known before.
     """
 
     hotkey: Hotkey
@@ -99,12 +83,15 @@ class Standing(Frozen):
 
 
 class _Counted(Frozen):
+    """Outcomes between two miners in one environment, each of which weighs `weight_ppm`."""
+
     env_id: EnvId
     champion: MinerId
     contender: MinerId
     wins: Count
     losses: Count
     ties: Count
+    weight_ppm: Ppm
 
     @property
     def pairing(self) -> Pairing:
@@ -116,23 +103,24 @@ class _Counted(Frozen):
 
 
 class OwnCount(_Counted):
-    """What one trusted validator's own challenges came to. `weight_ppm` is for each of them; see `trust.weigh`."""
+    """What one trusted validator's own challenges came to, and their weight; see `trust.weigh`."""
 
     hotkey: Hotkey
-    weight_ppm: Ppm
 
 
 class SharedCount(_Counted):
-    """What shared challenges came to, each counted once, however many validators met it, and at `weight_ppm`."""
-
-    weight_ppm: Ppm
+    """What shared challenges of one weight came to, each counted once however many validators met it."""
 
 
 class Merged(Frozen):
-    """The union of all validators' evidence. Equal for equal evidence, in whatever order it came."""
+    """The union of all validators' evidence. Equal for equal evidence, in whatever order it came.
+
+    `unread` are those whose store was out of reach or refused: they took no part, which is no offence.
+    """
 
     standings: tuple[Standing, ...]
     offences: tuple[Offence, ...]
+    unread: tuple[Hotkey, ...]
     own: tuple[OwnCount, ...]
     shared: tuple[SharedCount, ...]
 

@@ -25,13 +25,14 @@ class RoundPlan(Frozen):
     """Who plays what, and how much of it, in each round: the same for every validator of a subnet.
 
     `shared` and `own` are challenges in each environment between the champion and one contender, in one round, asked by
-    one validator.
+    one validator. A duel that is undecided after so many `rounds` ends, and the next begins.
     """
 
     env_ids: Annotated[tuple[EnvId, ...], Field(min_length=1, max_length=64)]
     miners: Annotated[tuple[MinerRef, ...], Field(min_length=1, max_length=MAX_MINERS)]
     shared: Annotated[int, Field(ge=0, le=MAX_SHARED)] = 16
     own: Annotated[int, Field(ge=0, le=10_000)] = 32
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 20
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
 
     @model_validator(mode="after")

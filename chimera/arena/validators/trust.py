@@ -33,14 +33,17 @@ Votes: TypeAlias = Mapping[str, Bits]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of `compared` verdicts that a consensus was found on, `agreed` are a validator's own."""
+    """Of `compared` verdicts that a consensus was found on, `agreed` are its own. `alone`: nobody else takes part."""
 
     agreed: int = 0
     compared: int = 0
+    alone: bool = False
 
     @property
     def trust_ppm(self) -> int:
-        """VTrust: the share agreed, or 0 where it is under FLOOR_PPM or nothing could be compared."""
+        """VTrust: the share agreed, or 0 where it is under FLOOR_PPM or nothing could be compared. All if alone."""
+        if self.alone:
+            return MILLION
         share = self.agreed * MILLION // self.compared if self.compared else 0
         return share if share >= FLOOR_PPM else 0
 
@@ -61,7 +64,7 @@ def agreements(shared: Iterable[Votes], stakes: Mapping[str, int]) -> dict[str, 
     who met the challenge if anybody else did. A validator that is alone is compared with nobody, and trusted.
     """
     if len(stakes) == 1:
-        return dict.fromkeys(stakes, Agreement(1, 1))
+        return dict.fromkeys(stakes, Agreement(alone=True))
     total = sum(stakes.values())
     agreed, compared = dict.fromkeys(stakes, 0), dict.fromkeys(stakes, 0)
     for votes in shared:
@@ -90,8 +93,8 @@ def inconsistent(own: Mapping[Pairing, Mapping[str, Tally]], stakes: Mapping[str
     for pairing in sorted(own):
         tallies = {name: tally for name, tally in own[pairing].items() if name in stakes}
         for name in sorted(tallies.keys() - found.keys()):
-            against = sum(stakes[other] for other in tallies if other != name and at_odds(tallies[name], tallies[other]))
-            if 2 * against > total:
+            against = [other for other in tallies if at_odds(tallies[name], tallies[other])]
+            if 2 * sum(stakes[other] for other in against) > total:
                 found[name] = pairing
     return found
 
@@ -145,12 +148,13 @@ def weigh(tallies: Mapping[str, Tally], trust_ppm: Mapping[str, int], stakes: Ma
     trusted = [name for name, trust in trust_ppm.items() if trust]
     counts = {name: tallies.get(name, Tally()).total for name in trusted}
     limit = reach([(stakes[name], counts[name]) for name in trusted], sum(stakes[name] for name in trusted))
-    return {
-        name: trust_ppm[name] * min(limit, count) // count for name, count in sorted(counts.items()) if min(limit, count)
-    }
+    sampled = {name: count for name, count in sorted(counts.items()) if limit and count}
+    return {name: trust_ppm[name] * min(limit, count) // count for name, count in sampled.items()}
 
 
-def settle(votes: Votes, trust_ppm: Mapping[str, int], stakes: Mapping[str, int], total: int) -> tuple[Tally, int] | None:
+def settle(
+    votes: Votes, trust_ppm: Mapping[str, int], stakes: Mapping[str, int], total: int
+) -> tuple[Tally, int] | None:
     """The one outcome of a shared challenge, and its weight in ppm; None where there is no majority.
 
     The outcome takes more than half of `total`, the stake times trust of all who are trusted. It weighs as much as the

@@ -64,10 +64,7 @@ def _from_file(path: Path, password: str | None) -> bittensor_core.Keypair:
     data = _read(path)
     try:
         if bittensor_core.keyfile_data_is_encrypted(data):
-            password = password or bittensor_core.get_password_from_environment(_variable(path))
-            if not password:
-                raise InputError(f"{path} is encrypted: put its password into the environment as {_variable(path)}")
-            data = bytes(bittensor_core.decrypt_keyfile_data(data, password))
+            data = bytes(bittensor_core.decrypt_keyfile_data(data, password or _kept_password(path)))
         keypair = bittensor_core.deserialize_keypair_from_keyfile_data(data)
     except bittensor_core.WrongPasswordError:
         raise InputError(f"{path}: that is not its password") from None
@@ -94,6 +91,13 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _variable(path: Path) -> str:
-    """The name under which Bittensor's tools keep the password of the key at `path` in the environment."""
-    return "BT_PW_" + str(path).replace(os.sep, "_").replace(".", "_").upper()
+def _kept_password(path: Path) -> str:
+    """The password that Bittensor's tools keep for the key at `path` in the environment, in a form of their own."""
+    variable = "BT_PW_" + str(path).replace(os.sep, "_").replace(".", "_").upper()
+    try:
+        kept: str | None = bittensor_core.get_password_from_environment(variable)
+    except bittensor_core.KeyfileError:
+        raise InputError(f"{variable} is not as bittensor_core.save_password_to_environment writes it") from None
+    if not kept:
+        raise InputError(f"{path} is encrypted: give its password, or let Bittensor's tools keep it in {variable}")
+    return kept

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import betabinom
+from statsmodels.stats.proportion import proportion_confint
 
 from chimera.core.stats import beta_binomial_tail, percentile, wilson_interval
 
@@ -29,6 +30,15 @@ floats = st.floats(-1e9, 1e9)
 )
 def test_published_intervals(wins: int, n: int, low: float, high: float) -> None:
     assert wilson_interval(wins, n) == pytest.approx((low, high), abs=5e-7)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 20, 29, 148, 263, 1_000, 100_000])
+@pytest.mark.parametrize("alpha", [0.001, 0.01, 0.05, 0.1, 0.5])
+def test_intervals_are_those_of_statsmodels(n: int, alpha: float) -> None:
+    z = -statistics.NormalDist().inv_cdf(alpha / 2)
+    for wins in {*range(0, n + 1, 1 + n // 30), n}:
+        expected = proportion_confint(wins, n, alpha=alpha, method="wilson")
+        assert wilson_interval(wins, n, z) == pytest.approx(expected, abs=1e-12)
 
 
 @given(counts)

@@ -7,14 +7,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from chimera.llm.chat import MAX_MESSAGE_CHARS, MAX_TOKENS, ChatMessage, ChatRequest, ChatResponse
+from chimera.llm.chat import MAX_MESSAGE_CHARS, MAX_MESSAGES, MAX_TOKENS, ChatMessage, ChatRequest, ChatResponse
 
 HELLO = ChatMessage(role="user", content="hello")
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"messages": ()}, {"messages": (HELLO,) * 257}, {"max_tokens": 0}, {"max_tokens": MAX_TOKENS + 1}, {"x": 1}],
+    [
+        {"messages": ()},
+        {"messages": (HELLO,) * (MAX_MESSAGES + 1)},
+        {"max_tokens": 0},
+        {"max_tokens": MAX_TOKENS + 1},
+        {"x": 1},
+    ],
 )
 def test_a_request_is_bounded(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

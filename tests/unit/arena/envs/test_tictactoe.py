@@ -95,6 +95,14 @@ def test_openings_vary_with_the_seed_and_with_nothing_else() -> None:
     assert len(set(boards())) == 4  # the corners: an edge would lose
 
 
+def scored(env: TicTacToeEnv) -> float:
+    """What the last board means for the player: a draw, a win, or that it lost or broke the rules."""
+    won = game.winner(env.challenge.board)
+    if not won and game.EMPTY not in env.challenge.board:
+        return 0.0
+    return 1.0 if won == env.challenge.player else -1.0
+
+
 def test_verify_equals_stepping_over_every_transcript() -> None:
     env = TicTacToeEnv()
     seen: Counter[bool] = Counter()
@@ -110,19 +118,11 @@ def test_verify_equals_stepping_over_every_transcript() -> None:
             assert ended
             verdict = TicTacToeEnv.verify(prompt, encode(list(replies)).decode(), info)
             assert (verdict.ok, verdict.reason) == (told["ok"], told["reason"])
-            assert reward == (0.0 if game.EMPTY not in env.challenge.board and not _won(env) else _sign(env, verdict))
+            assert reward == scored(env)
             shorter = TicTacToeEnv.verify(prompt, encode(list(replies[:-1])).decode(), info)
             assert shorter == Verdict(ok=False, reason="the response ends before the play does")
             seen[verdict.ok] += 1
     assert seen[True] > 100 and seen[False] > 1_000
-
-
-def _won(env: TicTacToeEnv) -> str:
-    return game.winner(env.challenge.board)
-
-
-def _sign(env: TicTacToeEnv, verdict: Verdict) -> float:
-    return 1.0 if _won(env) == env.challenge.player else -1.0
 
 
 replies_of_any_kind = st.lists(st.sampled_from("123456789") | st.text(max_size=6), max_size=7)
@@ -143,9 +143,10 @@ def test_verify_equals_replaying_whatever_is_said(seed: int, replies: list[str])
         assert not verdict.ok
 
 
-@given(
-    st.integers(0, 10_000), st.text(max_size=12) | st.sampled_from(["0", "10", "01", "+1", "1.", "５", "1 2", "", "\n"])
-)
+texts = st.text(max_size=12) | st.sampled_from(["0", "10", "01", "+1", "1.", "５", "1 2", "", "\n", "1", "5", " 9\n"])
+
+
+@given(st.integers(0, 10_000), texts)
 def test_whatever_is_not_the_number_of_an_empty_square_loses(seed: int, text: str) -> None:
     play = rules.deal(TicTacToe, f"seed:{seed}")
     assert isinstance(play, TicTacToe)
@@ -155,7 +156,7 @@ def test_whatever_is_not_the_number_of_an_empty_square_loses(seed: int, text: st
         assert play.verdict is not None and not play.verdict.ok
         assert play.score == -1
     else:
-        assert play.verdict is None or play.verdict.reason not in ("the square is taken",)
+        assert play.verdict is None or "square" not in play.verdict.reason
 
 
 def test_the_classes_come_in_the_shares_that_are_documented() -> None:

@@ -1,0 +1,260 @@
+"""The validator actor: samples a round, publishes signed blocks, merges everybody's, and says who takes the weight."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+from chimera.actors import cluster
+from chimera.actors.duel import Duel, play_match
+from chimera.arena.duel.match import MinerRef, Pair
+from chimera.arena.types import Count, Hotkey
+from chimera.arena.validators.beacon import Beacon, DrandBeacon, SeededBeacon
+from chimera.arena.validators.blocks import Chain
+from chimera.arena.validators.chain import Metagraph, Receipt, SubnetChain
+from chimera.arena.validators.chain_bittensor import BittensorChain
+from chimera.arena.validators.chain_local import LocalChain
+from chimera.arena.validators.decide import decide
+from chimera.arena.validators.merge import merge
+from chimera.arena.validators.merged import Merged
+from chimera.arena.validators.reading import read_chain
+from chimera.arena.validators.record import Head, Record, key_of, read_record, write_record
+from chimera.arena.validators.sampler import Asked
+from chimera.arena.validators.terms import LOCAL, ValidatorPlan
+from chimera.arena.validators.throne import Ruling, Throne
+from chimera.arena.validators.wallet import DevelopmentKey, open_hotkey
+from chimera.core.clock import SystemClock
+from chimera.core.config import Settings
+from chimera.core.errors import ChainError, ChimeraError
+from chimera.core.types import Frozen
+from chimera.storage.objects import ObjectStore, open_objects
+from chimera.storage.state import StateStore, open_state
+
+log = logging.getLogger(__name__)
+
+SpawnDuel = Callable[[str], Any]
+"""Starts, or finds, the Duel actor of an environment."""
+
+
+class Sampled(Frozen):
+    """What a validator asked in a round. `faults` are matches that ended early, and why: what they had stands."""
+
+    hotkey: Hotkey
+    round: Count
+    pairs: Count
+    blocks: Count
+    faults: tuple[str, ...] = ()
+
+
+class Settled(Frozen):
+    """What a validator made of everybody's evidence. `refused` is why the chain did not take the weights, if so."""
+
+    hotkey: Hotkey
+    merged: Merged
+    ruling: Ruling
+    throne: Throne
+    weights: dict[str, float]
+    receipt: Receipt | None = None
+    refused: str = ""
+
+
+class Validator:
+    """One validator, in a process of its own, with a Duel actor for each environment.
+
+    What it has published it never asks again, and never changes: a process that died is followed by one that reads its
+    chain and its record, and goes on from there.
+    """
+
+    def __init__(self, *, plan: ValidatorPlan, settings: Settings, spawn_duel: SpawnDuel | None = None) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._clock = SystemClock()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DevelopmentKey)  # whoever made the plan was warned
+            self._keypair = open_hotkey(plan.hotkey)
+        self.hotkey: str = self._keypair.ss58_address
+        self._spawn_duel = spawn_duel or self._duel_actor
+        self._key = key_of(plan.subnet.netuid, self.hotkey)
+        self._asked = Asked(self.hotkey)
+        self._busy = asyncio.Lock()
+        self._beacon: Beacon = (
+            DrandBeacon() if plan.beacon == "drand" else SeededBeacon(plan.beacon.removeprefix("seed:"))
+        )
+        self._stores: dict[str, ObjectStore] = {}
+        self._state: StateStore
+        self._chain: Chain
+        self._subnet: SubnetChain
+
+    async def awake(self) -> None:
+        """Open the stores, and read the own chain. Raises what opening them raises."""
+        self._state = open_state(self._settings.state)
+        self._subnet = self._open_subnet()
+        self._chain = Chain(self._keypair, self._store(self._plan.blocks), self._clock)
+        await self._chain.open()
+        for index in range(self._chain.next_index):
+            self._asked.saw(await self._chain.read(index))
+
+    async def sample(self, round: int) -> Sampled:
+        """Ask everything of a round that was not asked yet, and publish it. Environments go side by side.
+
+        Miners or a beacon that cannot be reached cost the samples, and are reported; nobody is judged by it.
+        """
+        async with self._busy:
+            throne = (await self._record())[0].throne
+            faults: list[str] = []
+            try:
+                randomness: str | None = await self._beacon.randomness(round)
+            except ChainError as error:
+                randomness = None
+                faults.append(f"no shared challenges: {error}")
+            before = self._chain.next_index
+            async with asyncio.TaskGroup() as environments:
+                asking = [
+                    environments.create_task(self._sample_in(env_id, throne, round, randomness, faults))
+                    for env_id in self._plan.round.env_ids
+                ]
+            return Sampled(
+                hotkey=self.hotkey,
+                round=round,
+                pairs=sum(task.result() for task in asking),
+                blocks=self._chain.next_index - before,
+                faults=tuple(faults),
+            )
+
+    async def settle(self, now_s: int, dry_run: bool = False) -> Settled:
+        """Merge all validators' blocks, rule on the throne as of `now_s`, and set the weights unless it is a dry run.
+
+        The same blocks and the same time give the same ruling, whoever makes it. A ruling that the chain does not take
+        stands all the same, and is set with the next.
+        """
+        async with self._busy:
+            record, version = await self._record()
+            metagraph = await self._subnet.metagraph()
+            merged = await self._merged(record, metagraph, now_s)
+            miners = [miner.miner_id for miner in self._plan.round.miners]
+            ruling = decide(merged, record.throne, self._plan.terms, p0=record.p0, now_s=now_s, miners=miners)
+            heads = {
+                seen.hotkey: Head(index=seen.head_index, hash=seen.head_hash)
+                for seen in merged.standings
+                if seen.head_index >= 0
+            }
+            after = record.after(ruling, rounds=self._plan.round.rounds, heads=heads)
+            weights = ruling.weights(miners)
+            receipt, refused = None, ""
+            if not dry_run:
+                await write_record(self._state, self._key, after, expected=version)
+                try:
+                    receipt = await self._subnet.set_weights(weights, metagraph=metagraph)
+                except ChainError as error:
+                    refused = str(error)
+            return Settled(
+                hotkey=self.hotkey,
+                merged=merged,
+                ruling=ruling,
+                throne=after.throne,
+                weights=weights,
+                receipt=receipt,
+                refused=refused,
+            )
+
+    async def close(self) -> None:
+        """Let go of files and connections."""
+        for store in self._stores.values():
+            await store.close()
+        await self._subnet.close()
+        await self._state.close()
+
+    def __repr__(self) -> str:  # the dashboard shows it
+        return f"Validator[{self.hotkey}]"
+
+    async def _sample_in(
+        self, env_id: str, throne: Throne, round: int, randomness: str | None, faults: list[str]
+    ) -> int:
+        """All contenders of a round in one environment, one after another, so that own challenges are in order."""
+        duel, pairs = self._spawn_duel(env_id), 0
+        for contender in self._plan.round.contenders(throne.champion):
+            try:
+                pairs += await self._match(duel, env_id, contender, throne.champion, round, randomness)
+            except ChimeraError as error:
+                faults.append(f"{env_id}: {throne.champion} against {contender.miner_id}: {error}")
+        return pairs
+
+    async def _match(
+        self, duel: Any, env_id: str, contender: MinerRef, champion_id: str, round: int, randomness: str | None
+    ) -> int:
+        plan = self._plan.round.match(
+            env_id, contender, champion_id=champion_id, asked=self._asked, round=round, randomness=randomness
+        )
+        pairs, waiting = 0, list[Pair]()
+        try:
+            async with aclosing(play_match(duel, plan)) as match:
+                async for played in match:
+                    waiting += played.pairs
+                    while len(waiting) >= self._plan.block_pairs:
+                        now, waiting = waiting[: self._plan.block_pairs], waiting[self._plan.block_pairs :]
+                        pairs += await self._publish(now)
+        finally:
+            pairs += await self._publish(waiting)
+        return pairs
+
+    async def _publish(self, pairs: list[Pair]) -> int:
+        if pairs:
+            block = await self._chain.append([sample for pair in pairs for sample in (pair.champion, pair.contender)])
+            self._asked.saw(block)
+        return len(pairs)
+
+    async def _merged(self, record: Record, metagraph: Metagraph, now_s: int) -> Merged:
+        """Everybody's evidence in the duels that are on, up to `now_s`."""
+        known = {self.hotkey: self._plan.blocks, **{peer.hotkey: peer.blocks for peer in self._plan.peers}}
+        stakes = {
+            hotkey: stake
+            for hotkey, permitted, stake in zip(
+                metagraph.hotkeys, metagraph.validator_permits, metagraph.stakes, strict=True
+            )
+            if permitted and hotkey in known
+        }
+        return await merge(
+            {hotkey: read_chain(self._store(known[hotkey]), hotkey) for hotkey in stakes},
+            stakes=stakes if any(stakes.values()) else None,
+            heads=record.heads,
+            beacon=self._beacon,
+            since_s=record.opened_s,
+            until_s=now_s,
+        )
+
+    async def _record(self) -> tuple[Record, int]:
+        found, version = await read_record(self._state, self._key)
+        return found or Record(throne=Throne(champion=self._plan.champion)), version
+
+    def _store(self, url: str) -> ObjectStore:
+        if url not in self._stores:
+            self._stores[url] = open_objects(url)
+        return self._stores[url]
+
+    def _open_subnet(self) -> SubnetChain:
+        subnet = self._plan.subnet
+        if subnet.network != LOCAL:
+            return BittensorChain(
+                network=subnet.network,
+                netuid=subnet.netuid,
+                hotkey=self._keypair,
+                version_key=subnet.version_key,
+            )
+        known = [self.hotkey, *(peer.hotkey for peer in self._plan.peers)]
+        known += [miner.miner_id for miner in self._plan.round.miners]
+        return LocalChain(
+            hotkeys=sorted(set(known)),
+            hotkey=self.hotkey,
+            clock=self._clock,
+            netuid=subnet.netuid,
+            ledger=self._settings.home / "arena" / f"subnet-{subnet.netuid}.jsonl",
+        )
+
+    def _duel_actor(self, env_id: str) -> Any:
+        return cluster.spawn(
+            Duel, name=f"validator/{self.hotkey[:12]}/{env_id}", place="cell", lasting=False, named=env_id
+        )

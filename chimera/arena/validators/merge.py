@@ -1,0 +1,191 @@
+"""Everybody's evidence made one: chains are read block by block, each sample is judged again, and only counts are kept.
+
+Nobody is believed. A chain with one provable fault counts for nothing; of the others, `trust` says how much. What is
+kept does not grow with the number of samples, and what comes out does not depend on the order of what went in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from chimera.arena.types import MAX_INT
+from chimera.arena.validators.audit import Lookup, registered
+from chimera.arena.validators.beacon import Beacon
+from chimera.arena.validators.challenges import MAX_SHARED
+from chimera.arena.validators.merged import MILLION, Merged, OwnCount, Pairing, SharedCount, Standing, Tally
+from chimera.arena.validators.reading import BITS, UNCOUNTED, Reading
+from chimera.arena.validators.record import Head
+from chimera.arena.validators.trust import Agreement, Votes, agreements, inconsistent, settle, weigh
+from chimera.core.errors import ChainError, InputError, StorageError
+
+MAX_VALIDATORS = 256
+
+MAX_OWN = 20_000
+"""Own challenges of one validator, between two miners in one environment, that are counted unless told otherwise."""
+
+
+async def merge(
+    sources: Mapping[str, AsyncIterable[bytes]],
+    *,
+    stakes: Mapping[str, int] | None = None,
+    heads: Mapping[str, Head] | None = None,
+    beacon: Beacon | None = None,
+    since_s: int = 0,
+    until_s: int = MAX_INT,
+    most_own: int = MAX_OWN,
+    lookup: Lookup = registered,
+) -> Merged:
+    """The union of what these validators published from `since_s` on, and before `until_s` (seconds since the epoch).
+
+    `sources` are blocks by hotkey, as `read_chain` brings them: any number at an index, in order of the index.
+    `stakes` are those of the validators that may take part; any other is not even read (default: all, of equal stake).
+    `heads` are the blocks that chains had before. With a `beacon` it is asked for each round that more than half of the
+    stake has sampled; a round that it cannot tell counts for nobody, and nor does any other round. Without one the
+    majority says what a round's randomness was. Raises InputError for more than 256 validators or negative stakes.
+    """
+    allowed = dict.fromkeys(sources, 1) if stakes is None else dict(stakes)
+    hotkeys = sorted(allowed.keys() & sources.keys())
+    if len(hotkeys) > MAX_VALIDATORS or min(allowed.values(), default=0) < 0:
+        raise InputError(f"a merge takes up to {MAX_VALIDATORS} validators, and stakes of 0 or more")
+    readings, unread = [], []
+    for hotkey in hotkeys:
+        known = (heads or {}).get(hotkey)
+        reading = Reading(hotkey, known=known, since_s=since_s, until_s=until_s, most=most_own, lookup=lookup)
+        if await _read(reading, sources[hotkey]):
+            readings.append(reading)
+        else:
+            unread.append(hotkey)
+    if beacon:
+        await _check_rounds(readings, allowed, beacon)
+    return _united(readings, {hotkey: allowed[hotkey] for hotkey in hotkeys}, unread)
+
+
+async def _read(reading: Reading, source: AsyncIterable[bytes]) -> bool:
+    """Whether a chain could be read to its end, or to an offence, which is the end as well."""
+    blocks = aiter(source)
+    try:
+        async for data in blocks:
+            reading.take(data)
+            if reading.offence:
+                break
+    except StorageError:
+        return False
+    finally:
+        close = getattr(blocks, "aclose", None)
+        if close:
+            await close()
+    reading.end()
+    return True
+
+
+async def _check_rounds(readings: Sequence[Reading], stakes: Mapping[str, int], beacon: Beacon) -> None:
+    """Find out who made a round's randomness up, and drop the rounds that nobody can be sure of.
+
+    Few rounds are asked for, however many are claimed: each of them by more than half of the stake, which nothing that
+    counts can do without.
+    """
+    sound = _taking_part(readings)
+    total = sum(stakes[reading.hotkey] for reading in sound)
+    told: dict[int, str] = {}
+    for round in sorted({round for reading in sound for round in reading.rounds}):
+        if 2 * sum(stakes[reading.hotkey] for reading in sound if round in reading.rounds) > total:
+            try:
+                told[round] = await beacon.randomness(round)
+            except ChainError:
+                continue
+    for reading in sound:
+        for round, claimed in sorted(reading.rounds.items()):
+            if told.get(round, claimed) != claimed:
+                reading.offend("beacon", f"round {round} of the beacon was {told[round]}, not {claimed}")
+                break
+        reading.shared = {part: found for part, found in reading.shared.items() if part.round in told}
+
+
+@dataclass(frozen=True, slots=True)
+class _Union:
+    """What the validators that take part have: `shared` by challenge, `own` by duel."""
+
+    readings: Sequence[Reading]
+
+    def shared(self) -> Iterator[tuple[Pairing, Votes]]:
+        """Each shared challenge once, in one order, with what everybody who met it found."""
+        for part in sorted({part for reading in self.readings for part in reading.shared}):
+            met = [(reading.hotkey, found) for reading in self.readings if (found := reading.shared.get(part))]
+            for index in range(min(MAX_SHARED, max(len(found) for _, found in met))):
+                votes = {
+                    hotkey: BITS[found[index]]
+                    for hotkey, found in met
+                    if index < len(found) and found[index] != UNCOUNTED
+                }
+                if votes:
+                    yield part.pairing, votes
+
+    def own(self) -> dict[Pairing, dict[str, Tally]]:
+        """What each validator's own challenges came to."""
+        found: dict[Pairing, dict[str, Tally]] = {}
+        for reading in self.readings:
+            for pairing, tally in reading.own.items():
+                found.setdefault(pairing, {})[reading.hotkey] = tally
+        return dict(sorted(found.items()))
+
+
+def _taking_part(readings: Sequence[Reading]) -> list[Reading]:
+    """Those without an offence that have sampled anything that counts."""
+    return [reading for reading in readings if not reading.offence and (reading.own or reading.shared)]
+
+
+def _united(readings: Sequence[Reading], stakes: Mapping[str, int], unread: Sequence[str]) -> Merged:
+    """Trust from what is left, and counts from who is trusted."""
+    sound = _taking_part(readings)
+    odd = inconsistent(_Union(sound).own(), {reading.hotkey: stakes[reading.hotkey] for reading in sound})
+    for reading in sound:
+        if pairing := odd.get(reading.hotkey):
+            reading.offend(
+                "inconsistent",
+                f"its own challenges of {pairing.champion} against {pairing.contender} in {pairing.env_id} came to"
+                f" {reading.own[pairing]}, which more than half of the stake is at odds with",
+            )
+    sound = _taking_part(readings)
+    union = _Union(sound)
+    held = {reading.hotkey: stakes[reading.hotkey] for reading in sound}
+    found = agreements((votes for _, votes in union.shared()), held)
+    trust = {hotkey: agreement.trust_ppm for hotkey, agreement in found.items()}
+    return Merged(
+        standings=tuple(_standing(reading, found.get(reading.hotkey, Agreement()), stakes) for reading in readings),
+        offences=tuple(reading.offence for reading in readings if reading.offence),
+        unread=tuple(unread),
+        own=tuple(_own_counts(union, trust, held)),
+        shared=tuple(_shared_counts(union, trust, held)),
+    )
+
+
+def _standing(reading: Reading, agreement: Agreement, stakes: Mapping[str, int]) -> Standing:
+    head, total = reading.head, sum(stakes.values())
+    return Standing(
+        hotkey=reading.hotkey,
+        stake_ppm=stakes[reading.hotkey] * MILLION // total if total else 0,
+        trust_ppm=agreement.trust_ppm,
+        agreed=agreement.agreed,
+        compared=agreement.compared,
+        samples=reading.samples,
+        head_index=head.index if head else -1,
+        head_hash=head.hash if head else "",
+    )
+
+
+def _own_counts(union: _Union, trust: Mapping[str, int], stakes: Mapping[str, int]) -> Iterator[OwnCount]:
+    for pairing, tallies in union.own().items():
+        for hotkey, weight_ppm in weigh(tallies, trust, stakes).items():
+            yield OwnCount(**pairing._asdict(), **tallies[hotkey]._asdict(), weight_ppm=weight_ppm, hotkey=hotkey)
+
+
+def _shared_counts(union: _Union, trust: Mapping[str, int], stakes: Mapping[str, int]) -> Iterator[SharedCount]:
+    total = sum(stakes[hotkey] * trust_ppm for hotkey, trust_ppm in trust.items())
+    counts: dict[tuple[Pairing, int], Tally] = {}
+    for pairing, votes in union.shared():
+        if settled := settle(votes, trust, stakes, total):
+            outcome, weight_ppm = settled
+            counts[pairing, weight_ppm] = counts.get((pairing, weight_ppm), Tally()).plus(outcome)
+    for (pairing, weight_ppm), tally in sorted(counts.items()):
+        yield SharedCount(**pairing._asdict(), **tally._asdict(), weight_ppm=weight_ppm)

@@ -1,0 +1,1 @@
+"""The arena on the command line: `af`, and the same as `chimera arena`."""

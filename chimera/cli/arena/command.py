@@ -1,0 +1,83 @@
+"""What all commands of the arena have in common: how they run, how they end, and how a table looks."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+from rich.cells import cell_len
+
+from chimera.cli import render
+from chimera.cli.settings import explain
+from chimera.core.errors import InputError, MissingExtra
+
+BAD_INPUT, FAULT, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+
+PACKAGES = frozenset({"bittensor_core", "blake3", "gymnasium", "obstore", "rfc8785"})
+"""What the extra `arena` brings, and nothing here can do without."""
+
+
+@contextmanager
+def needs_arena(*, as_json: bool) -> Iterator[None]:
+    """While a command's own modules are imported: where the extra is missing, say so and end with BAD_INPUT."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
+            raise
+        render.error(MissingExtra(package, "arena"), as_json=as_json)
+        raise typer.Exit(BAD_INPUT) from None
+
+
+def run(work: Coroutine[Any, Any, int], *, as_json: bool) -> int:
+    """Run a command to its end, and return the exit code: its own, or that of what went wrong, in one clear line."""
+    with render.results_only():
+        try:
+            return asyncio.run(_until_terminated(work))
+        except (InputError, MissingExtra) as error:
+            render.error(error, as_json=as_json)
+            return BAD_INPUT
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except asyncio.CancelledError:
+            return TERMINATED
+        except Exception as error:
+            render.error(error, as_json=as_json)
+            return FAULT
+
+
+async def _until_terminated(work: Coroutine[Any, Any, int]) -> int:
+    # Ray's own handler would leave actors behind. This one leaves through every `finally`.
+    this = asyncio.current_task()
+    if this is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    return await work
+
+
+@contextmanager
+def options() -> Iterator[None]:
+    """While options become data: what pydantic refuses is bad input, in one line."""
+    try:
+        yield
+    except ValidationError as error:
+        raise InputError(explain(error)) from error
+
+
+def one_line(text: str) -> str:
+    """In one line, and nothing in it that a terminal obeys."""
+    return render.plain(text).replace("\n", "\\n")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in columns as wide as their widest cell: nothing is cut, so that a pipe gets it all."""
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *cells, strict=True)]
+    for row, style in ((heads, "dim"), *((row, "") for row in cells)):
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        render.say(("  ".join(padded).rstrip(), style))

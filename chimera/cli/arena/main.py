@@ -1,0 +1,150 @@
+"""The `af` command, which is `chimera arena` too. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from chimera.cli.arena.command import needs_arena
+
+app = typer.Typer(
+    name="arena",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+env = typer.Typer(name="env", help="List the environments, and play one.", no_args_is_help=True)
+app.add_typer(env)
+
+ENVIRONMENTS = ("mult8-v0", "tictactoe-v0")
+"""Where a duel is held if nothing else is said."""
+
+Address = Annotated[str | None, typer.Option(help="auto, local, HOST:PORT or ray://HOST:PORT (default auto).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]
+Rule = Literal["wilson", "calibrated", "mixture"]
+
+
+@app.callback()
+def arena() -> None:
+    """Find out which model deserves a role, and prove it to a stranger: verifiable environments, duels, signed evidence.
+
+    Example: `af duel oracle:p=0.6 oracle:p=0.9 --env mult8-v0`
+    """
+
+
+@app.command()
+def duel(
+    champion: Annotated[
+        str,
+        typer.Argument(
+            help="A miner: random, minimax, oracle:p=0.7, python:MODULE:FUNCTION, chutes:MODEL, openai:MODEL@URL."
+        ),
+    ],
+    contender: Annotated[str, typer.Argument(help="Another miner, who has to be better.")],
+    env_ids: Annotated[
+        list[str] | None,
+        typer.Option("--env", help=f"An environment; may be repeated (default {' and '.join(ENVIRONMENTS)})."),
+    ] = None,
+    rule: Annotated[
+        Rule, typer.Option(help="When to stop. Each prints how often it is wrong; calibrated keeps to --alpha.")
+    ] = "wilson",
+    epsilon: Annotated[
+        float | None, typer.Option(help="The win rate to beat is 0.5 and this more (default 0.01).")
+    ] = None,
+    ratio: Annotated[float | None, typer.Option(help="The win rate to beat, instead of --epsilon.")] = None,
+    budget: Annotated[int, typer.Option(help="Challenges in each environment, at most.")] = 200,
+    alpha: Annotated[float, typer.Option(help="The error that is meant, both sides together.")] = 0.05,
+    seed: Annotated[str, typer.Option(help="Names the challenges: the same seed deals the same ones.")] = "0",
+    lead: Annotated[
+        int, typer.Option(metavar="K", help="The contender must win ceil((N + K) / 2) of N environments.")
+    ] = 1,
+    concurrency: Annotated[int, typer.Option(help="Challenges asked at once, in each environment.")] = 8,
+    address: Address = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the interval; of several environments into FILE-ENV.png each."),
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Keep every sample in this new file, canonical JSON.")
+    ] = None,
+    crown: Annotated[
+        bool, typer.Option("--crown", help="Put the winner on record, for `chimera run --model champion:ENV`.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a contender challenge a champion: both face the same challenges until the samples say who is better.
+
+    Exit codes: **0** decided, either way, **1** inconclusive, **2** bad input, **3** a fault, a miner that cannot be
+    reached too.
+
+    Example: `af duel oracle:p=0.6 oracle:p=0.9 --env mult8-v0 --rule calibrated --plot duel.png`
+    """
+    with needs_arena(as_json=as_json):
+        from chimera.cli.arena.duel import Options, execute
+
+    options = Options(
+        champion=champion,
+        contender=contender,
+        env_ids=tuple(env_ids or ENVIRONMENTS),
+        rule=rule,
+        epsilon=epsilon,
+        ratio=ratio,
+        budget=budget,
+        alpha=alpha,
+        seed=seed,
+        lead=lead,
+        concurrency=concurrency,
+        address=address,
+        plot=plot,
+        samples=samples,
+        crown=crown,
+        as_json=as_json,
+    )
+    raise typer.Exit(execute(options))
+
+
+@env.command("list")
+def env_list(as_json: AsJson = False) -> None:
+    """The environments that are installed, those of other packages too.
+
+    Example: `af env list`
+    """
+    with needs_arena(as_json=as_json):
+        from chimera.cli.arena.env import execute_list
+
+    raise typer.Exit(execute_list(as_json=as_json))
+
+
+@env.command("run")
+def env_run(
+    env_id: Annotated[str, typer.Argument(help="The environment: see `af env list`.")],
+    policy: Annotated[
+        str, typer.Option(help="Who plays: human, or a miner as in `af duel` (default oracle:p=1, who knows).")
+    ] = "oracle:p=1",
+    challenge: Annotated[str | None, typer.Option(metavar="ID", help="The challenge, as a sample names it.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**62, help="The challenge seed:N (default 0).")] = None,
+    episodes: Annotated[int, typer.Option(min=1, max=100_000, help="Play this many seeds in a row.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Play an environment's challenges here, show what was said, and verify each verdict anew.
+
+    Exit codes: **0** every challenge was solved, **1** some were not, **2** bad input, **3** a fault.
+
+    Example: `af env run tictactoe-v0 --policy human --seed 7`
+    """
+    with needs_arena(as_json=as_json):
+        from chimera.cli.arena.env import Options, execute_run
+
+    options = Options(
+        env_id=env_id, policy=policy, challenge=challenge, seed=seed, episodes=episodes, as_json=as_json
+    )
+    raise typer.Exit(execute_run(options))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point of the console script; `arguments` default to the process's own."""
+    app(args=arguments, prog_name="af")

@@ -1,0 +1,121 @@
+"""The arena's champions on this machine, and their use as models: `--model champion:ENV`.
+
+One JSON file for each environment, `HOME/arena/champions/ENV.json`, written whole or not at all. The arena is an extra,
+and so is imported only when a champion is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from chimera.core.config import Settings
+from chimera.core.errors import InputError, MissingExtra
+from chimera.core.types import Frozen
+
+PREFIX = "champion:"
+
+MAX_RECORD_BYTES = 10_000
+
+_ENV_ID = re.compile(r"[a-z][a-z0-9_]{0,47}-v[0-9]{1,4}")
+
+
+class Champion(Frozen):
+    """Who holds an environment's throne, by its address, and since when, in seconds since the epoch."""
+
+    env_id: str
+    miner_id: Annotated[str, Field(min_length=1, max_length=256)]
+    since_s: Annotated[int, Field(ge=0, strict=True)]
+
+
+def resolve_model(name: str, settings: Settings) -> str:
+    """The model that `name` stands for: for `champion:ENV` the one behind ENV's champion, else `name` itself.
+
+    Raises InputError where there is no champion, or it is no model.
+    """
+    if not name.startswith(PREFIX):
+        return name
+    try:
+        from chimera.arena.miners.client import model_of
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "arena") from error
+    env_id = name.removeprefix(PREFIX)
+    champion = champion_of(env_id, settings)
+    if champion is None:
+        known = ", ".join(sorted(path.stem for path in _folder(settings).glob("*.json"))) or "none"
+        raise InputError(
+            f"{name}: {env_id} has no champion yet (those with one: {known}); "
+            f"crown one: af duel CHAMPION CONTENDER --env {env_id} --crown"
+        )
+    try:
+        return model_of(champion.miner_id)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def champion_of(env_id: str, settings: Settings) -> Champion | None:
+    """The champion on record, if there is one. Raises InputError for a record that cannot be used."""
+    path = _path(env_id, settings)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_RECORD_BYTES + 1)
+        champion = Champion.model_validate_json(data)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path} is no record of a champion; remove it, and crown one anew: {error}") from error
+    if champion.env_id != env_id or len(data) > MAX_RECORD_BYTES:
+        raise InputError(f"{path} is no record of {env_id}'s champion; remove it, and crown one anew")
+    return champion
+
+
+def record_champion(env_id: str, miner_id: str, settings: Settings, *, since_s: int) -> Champion:
+    """Put `miner_id` on record as the champion of `env_id`. Whoever reads meanwhile sees the old record or this one.
+
+    Raises InputError for what is no environment's id or no address, and where the record cannot be written.
+    """
+    path = _path(env_id, settings)
+    try:
+        champion = Champion(env_id=env_id, miner_id=miner_id, since_s=since_s)
+    except ValidationError as error:
+        raise InputError(f"{miner_id!a:.200} cannot be a champion: {error}") from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, champion.model_dump_json().encode())
+    except OSError as error:
+        raise InputError(f"the champion of {env_id} cannot be recorded: {error}; see CHIMERA_HOME") from error
+    return champion
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The whole file or none of it, also after a power cut."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.home / "arena" / "champions"
+
+
+def _path(env_id: str, settings: Settings) -> Path:
+    if not _ENV_ID.fullmatch(env_id):
+        raise InputError(f"{env_id!a:.200} is not the id of an environment, such as mult8-v0")
+    return _folder(settings) / f"{env_id}.json"

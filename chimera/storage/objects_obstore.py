@@ -157,11 +157,11 @@ class LocalObjects(Objects):
         self._check_size(key, data)
         with self._boundary(key):
             try:
-                await asyncio.to_thread(_create_file, self.path / key, data)
-            except FileExistsError:
-                raise ObjectExists(f"{self.where}: {key} is there already") from None
+                created = await asyncio.to_thread(_create_file, self.path / key, data)
             except OSError as error:
                 raise StorageError(f"{self.where}: {key} cannot be made: {error.strerror}") from None
+        if not created:
+            raise ObjectExists(f"{self.where}: {key} is there already")
 
     def _find(self) -> None:
         """Open the directory as soon as it is there. Until then it is empty."""
@@ -206,8 +206,8 @@ def s3_objects(*, bucket: str, prefix: str, endpoint: str) -> Objects:
     return Objects(store=store, where=f"s3://{bucket}/{prefix}".rstrip("/"))
 
 
-def _create_file(path: Path, data: bytes) -> None:
-    """Make the file durably and in one step. Raises FileExistsError and leaves it alone if it is there."""
+def _create_file(path: Path, data: bytes) -> bool:
+    """Make the file durably and in one step; false if there is one, which is left alone."""
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}#{secrets.randbits(48)}")  # a name that listings leave out
@@ -216,11 +216,14 @@ def _create_file(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)
+        os.link(draft, path)  # which, unlike a rename, replaces nothing
+    except FileExistsError:
+        return False
     finally:
         draft.unlink(missing_ok=True)
     for folder in (path.parent, *(each.parent for each in missing)):
         _sync_folder(folder)
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

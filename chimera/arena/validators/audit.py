@@ -156,6 +156,8 @@ class Draws:
     def _take_shared(self, name: Shared, group: tuple[str, int, str, str]) -> None:
         known = self._randomness.setdefault(name.round, name.randomness)
         self._randomness.move_to_end(name.round)
+        if len(self._randomness) > self._most:
+            self._randomness.popitem(last=False)
         published = self._beacon.randomness(name.round) if self._beacon else None
         if name.randomness != (published or known):
             raise EvidenceError(f"round {name.round} of the beacon has another randomness", "beacon")
@@ -167,8 +169,6 @@ class Draws:
         if len(self._shared) > self._most:
             (_, oldest, _, _), _ = self._shared.popitem(last=False)
             self._left_behind = max(self._left_behind, oldest)
-        if len(self._randomness) > self._most:
-            self._randomness.popitem(last=False)
         _check_turn(name.index, due, f"of the shared challenges of round {name.round} in {group[0]}")
 
 

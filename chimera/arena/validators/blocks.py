@@ -106,6 +106,18 @@ def read_block(data: bytes) -> Block:
     return block
 
 
+def check_signature(header: BlockHeader) -> None:
+    """Raises EvidenceError (`signature`) unless the validator signed this header."""
+    try:
+        key = Keypair(ss58_address=header.validator_hotkey)
+        named = key.ss58_address == header.validator_hotkey  # a key has an address for each network: only one counts
+        signed = named and key.verify(SIGNING_PREFIX + unsigned_bytes(header), bytes.fromhex(header.signature))
+    except ValueError:
+        signed = False
+    if not signed:
+        raise EvidenceError(f"the signature is not that of {header.validator_hotkey}", "signature")
+
+
 def check_link(previous: BlockHeader | None, header: BlockHeader) -> None:
     """Raises EvidenceError unless `header` may follow `previous`; None is before the first block.
 
@@ -255,14 +267,7 @@ def _encoded(header: BlockHeader, leaves: Sequence[bytes]) -> bytes:
 def _check_seal(header: BlockHeader, leaves: Sequence[bytes]) -> None:
     if merkle.root(leaves).hex() != header.merkle_root:
         raise EvidenceError("the Merkle root is not that of the samples", "merkle")
-    try:
-        key = Keypair(ss58_address=header.validator_hotkey)
-        named = key.ss58_address == header.validator_hotkey  # a key has an address for each network: only one counts
-        signed = named and key.verify(SIGNING_PREFIX + unsigned_bytes(header), bytes.fromhex(header.signature))
-    except ValueError:
-        signed = False
-    if not signed:
-        raise EvidenceError(f"the signature is not that of {header.validator_hotkey}", "signature")
+    check_signature(header)
 
 
 def _check_pairs(samples: Sequence[Sample]) -> None:

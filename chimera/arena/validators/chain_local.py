@@ -6,6 +6,7 @@ a line, which several processes may share.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from collections.abc import Sequence
@@ -93,7 +94,8 @@ class LocalChain(SubnetChain):
             self._memory.append(entry)
             index = len(self._memory) - 1
         else:
-            index = _append(self._ledger, entry.model_dump_json().encode() + b"\n")
+            line = entry.model_dump_json().encode() + b"\n"
+            index = await asyncio.to_thread(_append, self._ledger, line)  # it may wait for another process
         return Receipt(mode="local", block=entry.block, extrinsic=f"{entry.block}-{index:04d}")
 
     def _seen_at(self, block: int) -> Metagraph:

@@ -60,7 +60,7 @@ def test_an_honest_chain_has_no_fault() -> None:
     ]
     blocks = chained(ALICE, parts)
     report = audited(blocks)
-    assert (report.ok, report.faults, report.blocks, report.samples) == (True, (), 3, 22)
+    assert (report.ok, report.faults, report.blocks, report.samples) == (True, (), 3, 20)
     assert report == audit_chain(blocks, ALICE.ss58_address)
     for block in blocks:
         audit_block(block)
@@ -103,7 +103,7 @@ def test_a_lie_about_info_is_not_covered_by_a_verdict_that_fits_it() -> None:
 @pytest.mark.parametrize("wrong", [True, 1.0], ids=["boolean", "float"])
 def test_what_python_takes_for_one_is_not_one(wrong: Any) -> None:
     class One(Mult8Env):
-        class rules(Mult8Env.rules):  # noqa: N801
+        class rules(Mult8Env.rules):
             def public(self) -> dict[str, Any]:
                 return {"one": 1}
 
@@ -234,7 +234,7 @@ def test_a_chain_has_a_limit_of_environments() -> None:
     for number in range(audit.MAX_ENVIRONMENTS):
         draws.take(*pair(OWN, env_id=f"e{number}-v0"))
     with pytest.raises(EvidenceError, match="more than 1000 environments") as refusal:
-        draws.take(*pair(OWN, env_id="one-more-v0".replace("-more", "more")))
+        draws.take(*pair(OWN, env_id="one_more-v0"))
     assert refusal.value.reason == "limit"
 
 
@@ -254,7 +254,7 @@ def test_memory_does_not_grow_with_the_chain() -> None:
         finally:
             tracemalloc.stop()
 
-    peak(5)  # what is made once
+    peak(400)  # pydantic keeps some thousand short strings that it has read
     assert peak(400) < peak(20) + 50_000
 
 

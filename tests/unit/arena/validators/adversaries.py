@@ -19,6 +19,7 @@ from chimera.arena.envs.registry import environment
 from chimera.arena.types import Block, Role, Sample
 from chimera.arena.validators.blocks import GENESIS_HASH, block_hash, encode_block, seal
 from chimera.arena.validators.challenges import Own, own_id, parse, shared_id
+from chimera.core.errors import ChainError
 
 Pair = tuple[Sample, Sample]
 Store = dict[int, bytes]
@@ -32,8 +33,6 @@ class FixedBeacon:
     """The beacon of `RANDOMNESS`."""
 
     async def randomness(self, round: int) -> str:
-        from chimera.core.errors import ChainError
-
         if round not in RANDOMNESS:
             raise ChainError(f"round {round} is not known")
         return RANDOMNESS[round]
@@ -219,7 +218,7 @@ def fortune_teller(world: World, name: str) -> Store:
 def unsigned(world: World, name: str) -> Store:
     """A block with somebody else's signature."""
     blocks = honest(world, name)
-    other = world.chain(key(f"{name} else"), world.pairs(hotkey(name)))[1].header.signature
+    other = world.chain(key(f"{name}Else"), world.pairs(hotkey(name)))[1].header.signature
     block = world.chain(key(name), world.pairs(hotkey(name)))[1]
     return {**blocks, 1: encode_block(block.model_copy(update={"header": changed_header(block, signature=other)}))}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -206,21 +207,34 @@ class TestLocalChain:
         path = tmp_path / "ledger.jsonl"
         chains = [self.chain(path, hotkey) for hotkey in NEURONS]
 
-        def write(chain: LocalChain) -> list[str | None]:
-            async def go() -> list[str | None]:
-                metagraph = await chain.metagraph()
-                return [(await chain.set_weights(all_to(MINERS[1]), metagraph=metagraph)).extrinsic for _ in range(25)]
+        def write(chain: LocalChain) -> None:
+            async def go() -> None:
+                for _ in range(25):
+                    await chain.set_weights(all_to(MINERS[1]), metagraph=await chain.metagraph())
 
-            return asyncio.run(go())
+            asyncio.run(go())
 
-        named = await asyncio.gather(*(asyncio.to_thread(write, chain) for chain in chains))
-        assert sorted(sum(named, [])) == [f"100-{index:04d}" for index in range(100)]
+        await asyncio.gather(*(asyncio.to_thread(write, chain) for chain in chains))
         history = chains[0].history()
         assert sorted(entry.validator for entry in history) == sorted(NEURONS * 25)
         assert set(history) == {
             WeightsSet(netuid=0, block=100, validator=hotkey, uid=2, winner=MINERS[1]) for hotkey in NEURONS
         }
         assert path.stat().st_mode & 0o777 == 0o600
+
+    async def test_a_writer_waits_for_the_one_before(self, tmp_path: Path) -> None:
+        """Or two extrinsics would have one number."""
+        path = tmp_path / "ledger.jsonl"
+        chain = self.chain(path)
+        metagraph = await chain.metagraph()
+        with path.open("wb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            writing = asyncio.create_task(
+                asyncio.to_thread(asyncio.run, chain.set_weights(all_to(MINERS[1]), metagraph=metagraph))
+            )
+            await asyncio.wait([writing], timeout=0.3)
+            assert not writing.done() and chain.history() == ()
+        assert (await writing).extrinsic == "100-0000"
 
     async def test_extrinsics_are_numbered(self, tmp_path: Path) -> None:
         for ledger in (None, tmp_path / "ledger.jsonl"):

@@ -104,7 +104,7 @@ class Validator:
         Miners or a beacon that cannot be reached cost the samples, and are reported; nobody is judged by it.
         """
         async with self._busy:
-            throne = (await self._record())[0].throne
+            record, _ = await self._record()
             faults: list[str] = []
             try:
                 randomness: str | None = await self._beacon.randomness(round)
@@ -114,7 +114,7 @@ class Validator:
             before = self._chain.next_index
             async with asyncio.TaskGroup() as environments:
                 asking = [
-                    environments.create_task(self._sample_in(env_id, throne, round, randomness, faults))
+                    environments.create_task(self._sample_in(env_id, record, round, randomness, faults))
                     for env_id in self._plan.round.env_ids
                 ]
             return Sampled(
@@ -136,13 +136,21 @@ class Validator:
             metagraph = await self._subnet.metagraph()
             merged = await self._merged(record, metagraph, now_s)
             miners = [miner.miner_id for miner in self._plan.round.miners]
-            ruling = decide(merged, record.throne, self._plan.terms, p0=record.p0, now_s=now_s, miners=miners)
+            ruling = decide(
+                merged,
+                record.throne,
+                self._plan.terms,
+                p0=record.p0,
+                now_s=now_s,
+                miners=miners,
+                ended=record.ended,
+            )
             heads = {
                 seen.hotkey: Head(index=seen.head_index, hash=seen.head_hash)
                 for seen in merged.standings
                 if seen.head_index >= 0
             }
-            after = record.after(ruling, rounds=self._plan.round.rounds, heads=heads)
+            after = record.after(ruling, self._plan.round, heads)
             weights = ruling.weights(miners)
             receipt, refused = None, ""
             if not dry_run:
@@ -172,15 +180,17 @@ class Validator:
         return f"Validator[{self.hotkey}]"
 
     async def _sample_in(
-        self, env_id: str, throne: Throne, round: int, randomness: str | None, faults: list[str]
+        self, env_id: str, record: Record, round: int, randomness: str | None, faults: list[str]
     ) -> int:
-        """All contenders of a round in one environment, one after another, so that own challenges are in order."""
-        duel, pairs = self._spawn_duel(env_id), 0
-        for contender in self._plan.round.contenders(throne.champion):
+        """All contenders whose duel is on, one after another, so that own challenges are in order."""
+        duel, pairs, champion_id = self._spawn_duel(env_id), 0, record.throne.champion
+        for contender in self._plan.round.contenders(champion_id):
+            if record.has_ended(env_id, contender.miner_id):
+                continue
             try:
-                pairs += await self._match(duel, env_id, contender, throne.champion, round, randomness)
+                pairs += await self._match(duel, env_id, contender, champion_id, round, randomness)
             except ChimeraError as error:
-                faults.append(f"{env_id}: {throne.champion} against {contender.miner_id}: {error}")
+                faults.append(f"{env_id}: {champion_id} against {contender.miner_id}: {error}")
         return pairs
 
     async def _match(

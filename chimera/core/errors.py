@@ -147,7 +147,7 @@ class MissingExtra(ChimeraError):
 
 
 class EvidenceError(ChimeraError):
-    """Evidence cannot be used. `reason` is a word for a program, which whoever raises it lists: signature, merkle ..."""
+    """Evidence cannot be used. `reason` is a word for a program, which whoever raises it lists: signature, merkle."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)

@@ -60,3 +60,8 @@ class DuelResult(Frozen):
     low: Probability
     high: Probability
     rule: RuleRecord
+
+    @property
+    def decisive(self) -> int:
+        """Samples that were no ties."""
+        return self.wins + self.losses

@@ -46,24 +46,38 @@ def decide(
     p0: float,
     now_s: int,
     miners: Collection[str] | None = None,
+    ended: Iterable[DuelResult] = (),
 ) -> Ruling:
-    """Who has the throne now. `p0` is `throne.ratchet.ratio_at` when the round began, whenever it is decided.
+    """Who has the throne now. `p0` is `throne.ratchet.ratio_at` when the duels began, whenever they are decided.
+
+    Duels that have `ended` stay as they were: a rule's error is that of its first decision.
 
     Of several contenders that win, the one with the highest geometric mean of its win rates over all environments has
     the throne; of equal ones the lower id. With no evidence that counts the champion stays. `miners` are those who may
     win; anybody by default. Raises InputError for terms that make no rule.
     """
     rule = make_rule(terms.rule, p0=p0, budget=terms.budget, alpha=terms.alpha)
+    settled = {Pairing(duel.env_id, duel.champion, duel.contender): duel for duel in ended}
+    met = {count.pairing for count in (*merged.own, *merged.shared)} | settled.keys()
     contenders = sorted(
         {
-            count.contender
-            for count in (*merged.own, *merged.shared)
-            if count.champion == throne.champion
-            and count.env_id in terms.env_ids
-            and (miners is None or count.contender in miners)
+            pairing.contender
+            for pairing in met
+            if pairing.champion == throne.champion
+            and pairing.env_id in terms.env_ids
+            and (miners is None or pairing.contender in miners)
         }
     )
-    results = {contender: _against(merged, throne.champion, contender, terms, rule) for contender in contenders}
+    results = {
+        contender: _against(
+            [
+                settled.get(pairing := Pairing(env_id, throne.champion, contender)) or _duel(merged, pairing, rule)
+                for env_id in terms.env_ids
+            ],
+            terms,
+        )
+        for contender in contenders
+    }
     winners = [contender for contender, result in results.items() if result.decision == "contender"]
     winner = min(winners, key=lambda contender: (-_product(results[contender]), contender), default=throne.champion)
     return Ruling(
@@ -100,11 +114,11 @@ def _kish(parts: Iterable[tuple[int, int]]) -> int:
     return sum(weight * count for weight, count in weighted) ** 2 // squares if squares else 0
 
 
-def _against(merged: Merged, champion: str, contender: str, terms: Terms, rule: StoppingRule) -> AggregateResult:
+def _against(duels: list[DuelResult], terms: Terms) -> AggregateResult:
     """One contender's duels, in all environments."""
     result = total(
         terms.env_ids,
-        [_duel(merged, Pairing(env_id, champion, contender), rule) for env_id in terms.env_ids],
+        duels,
         k=terms.k,
     )
     if result is None:

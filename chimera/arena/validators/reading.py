@@ -42,8 +42,8 @@ class Reading:
     """A chain in progress. Give it the bytes of each block, in order of their indices; several of one index are fine.
 
     Pairs in blocks from `since_s` on and before `until_s` (seconds since the epoch) are counted, up to `most` of a
-    validator's own between two miners in one environment. `known` is the block that its chain had when it was last read. Reading ends with the
-    first `offence`: a chain is good as a whole or not at all.
+    validator's own between two miners in one environment. `known` is the block that its chain had when it was last
+    read. Reading ends with the first `offence`: a chain is good as a whole or not at all.
     """
 
     def __init__(

@@ -7,11 +7,16 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from chimera.arena.duel.aggregate import MAX_ENVIRONMENTS
+from chimera.arena.duel.types import DuelResult
 from chimera.arena.types import Count, HexHash, Hotkey
+from chimera.arena.validators.sampler import MAX_MINERS, RoundPlan
 from chimera.arena.validators.throne import Ruling, Throne
 from chimera.core.errors import StorageError
 from chimera.core.types import Frozen
 from chimera.storage.state import StateStore
+
+MAX_ENDED = MAX_MINERS * MAX_ENVIRONMENTS
 
 
 class Head(Frozen):
@@ -25,12 +30,13 @@ class Record(Frozen):
     """The throne after the last ruling, the duels that are on, and the heads of all chains as they were then.
 
     The champion's duels with all contenders began at `opened_s` (seconds since the epoch), and had `rulings` since.
-    Only evidence from then on counts in them, and the ratio to beat is what it was then.
+    Only evidence from then on counts in them, and the ratio to beat is what it was then. `ended` are those decided.
     """
 
     throne: Throne
     opened_s: Count = 0
     rulings: Count = 0
+    ended: Annotated[tuple[DuelResult, ...], Field(max_length=MAX_ENDED)] = ()
     heads: Annotated[dict[Hotkey, Head], Field(max_length=256)] = Field(default_factory=dict)
 
     @property
@@ -38,17 +44,24 @@ class Record(Frozen):
         """The ratio to beat, as it was when the duels began."""
         return self.throne.ratchet.ratio_at(self.opened_s)
 
-    def after(self, ruling: Ruling, *, rounds: int, heads: Mapping[str, Head]) -> Record:
-        """What to remember after a ruling. Duels end with the reign, or undecided after so many `rounds`; with the next
-        ones the ratio is set anew, and evidence begins anew."""
-        throne = self.throne.after(ruling)
-        over = throne.champion != self.throne.champion or self.rulings + 1 >= rounds
-        return Record(
-            throne=throne,
-            opened_s=max(self.opened_s, ruling.decided_s) if over else self.opened_s,
-            rulings=0 if over else self.rulings + 1,
-            heads={**self.heads, **heads},
-        )
+    def after(self, ruling: Ruling, plan: RoundPlan, heads: Mapping[str, Head]) -> Record:
+        """What to remember after a ruling.
+
+        The duels are over with the reign, when each has ended, or after `plan.rounds` rulings. Then the next ones
+        begin, with evidence of their own, and a ratio that has decayed since.
+        """
+        throne, rulings = self.throne.after(ruling), self.rulings + 1
+        duels = [duel for total in ruling.duels for duel in total.duels]
+        ended = tuple(duel for duel in duels if duel.decision != "inconclusive" or duel.decisive >= duel.rule.budget)
+        most = len(plan.contenders(self.throne.champion)) * len(plan.env_ids)
+        seen = {**self.heads, **heads}
+        if throne.champion != self.throne.champion or len(ended) >= most or rulings >= plan.rounds:
+            return Record(throne=throne, opened_s=max(self.opened_s, ruling.decided_s), heads=seen)
+        return Record(throne=throne, opened_s=self.opened_s, rulings=rulings, ended=ended, heads=seen)
+
+    def has_ended(self, env_id: str, contender_id: str) -> bool:
+        """Whether the duel of the champion with a contender is over in an environment."""
+        return any((duel.env_id, duel.contender) == (env_id, contender_id) for duel in self.ended)
 
 
 def key_of(netuid: int, hotkey: str) -> str:

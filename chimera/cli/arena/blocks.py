@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from chimera.arena.types import Block, Sample
@@ -12,7 +11,7 @@ from chimera.arena.validators.blocks import block_hash, block_key, read_block
 from chimera.arena.validators.reading import read_chain
 from chimera.cli import render
 from chimera.cli.arena import command
-from chimera.cli.arena.places import Place, opened, read_file
+from chimera.cli.arena.places import Place, block_file, opened, read_file
 from chimera.cli.settings import read_settings
 from chimera.core.errors import EvidenceError, InputError, ObjectMissing
 
@@ -42,8 +41,8 @@ def execute(options: Options) -> int:
 
 async def _execute(options: Options) -> int:
     where = options.place or str(read_settings().home / "arena" / "blocks")
-    if "://" not in where and Path(where).is_file():
-        return _show(_read(read_file(Path(where)), where), as_json=options.as_json)
+    if path := block_file(where):
+        return _show(_read(read_file(path), where), as_json=options.as_json)
     async with opened(where, options.hotkeys) as place:
         if options.show is not None:
             return _show(await _block(place, options.show), as_json=options.as_json)

@@ -81,3 +81,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row, style in ((heads, "dim"), *((row, "") for row in cells)):
         padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
         render.say(("  ".join(padded).rstrip(), style))
+
+
+def ago(seconds: float) -> str:
+    """A span of time in its largest unit, such as `3 h`."""
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length_s:
+            return f"{int(seconds // length_s)} {unit}"
+    return f"{max(0, int(seconds))} s"

@@ -57,7 +57,8 @@ class Options:
         """The duel that is asked for. Raises InputError that names each option that is wrong."""
         if self.epsilon is not None and self.ratio is not None:
             raise InputError("give --epsilon or --ratio, not both: the ratio to beat is 0.5 + epsilon")
-        p0 = self.ratio if self.ratio is not None else round(0.5 + (EPSILON if self.epsilon is None else self.epsilon), 9)
+        epsilon = EPSILON if self.epsilon is None else self.epsilon
+        p0 = round(0.5 + epsilon, 9) if self.ratio is None else self.ratio
         with command.options():
             rule = RuleSpec(name=self.rule, p0=p0, alpha=self.alpha, budget=self.budget)
             return DuelRequest(
@@ -159,7 +160,7 @@ def _created(path: Path) -> Iterator[BinaryIO]:
 
 
 def _write(file: BinaryIO, pairs: tuple[Pair, ...]) -> None:
-    """Champion, contender, champion, contender: canonical JSON, a line each. What was played is kept, whatever comes."""
+    """Champion, contender, champion, contender: canonical JSON, a line each."""
     for pair in pairs:
         file.write(b"%b\n%b\n" % (encode(pair.champion.plain()), encode(pair.contender.plain())))
     file.flush()
@@ -215,7 +216,7 @@ def _decision(standing: Standing) -> str:
 
 
 def _print(report: DuelReport, crowned: dict[str, str]) -> None:
-    request, total = report.request, report.total
+    request = report.request
     render.say(("champion   ", "dim"), command.one_line(request.champion))
     render.say(("contender  ", "dim"), command.one_line(request.contender), "\n")
     heads = ("environment", "decision", "wins-losses-ties", "interval", "samples")
@@ -248,12 +249,13 @@ def verdict(report: DuelReport) -> str:
 def honest(rule: RuleRecord) -> str:
     """What a rule's decisions are worth: how often it is wrong, exactly, where both claims are as wrong as can be."""
     said = (
-        f"{rule.name}, looking after every sample up to {rule.budget}: if the contender's true win rate is the ratio to "
-        f"beat, {rule.p0:g}, it wins {rule.error_contender:.1%} of such duels and loses {rule.error_champion:.1%}"
+        f"{rule.name} looks after every sample, up to {rule.budget}: were the contender's true win rate the ratio to "
+        f"beat, {rule.p0:g}, it would win {rule.error_contender:.1%} of such duels and lose {rule.error_champion:.1%}, "
+        "all by chance"
     )
     if max(rule.error_contender, rule.error_champion) > rule.alpha / 2:
-        return f"{said}; --rule calibrated keeps each at {rule.alpha / 2:.1%} or under"
-    return f"{said}; each is at most {rule.alpha / 2:.1%}, as was asked"
+        return f"{said}; --rule calibrated keeps each at {rule.alpha / 2:.1%} or less"
+    return f"{said}; at most {rule.alpha / 2:.1%} each was asked for"
 
 
 def _document(report: DuelReport, crowned: dict[str, str]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ Rule = Literal["wilson", "calibrated", "mixture"]
 
 @app.callback()
 def arena() -> None:
-    """Find out which model deserves a role, and prove it to a stranger: verifiable environments, duels, signed evidence.
+    """Find out which model deserves a role, and prove it to a stranger: environments, duels, signed evidence.
 
     Example: `af duel oracle:p=0.6 oracle:p=0.9 --env mult8-v0`
     """
@@ -139,10 +139,118 @@ def env_run(
     with needs_arena(as_json=as_json):
         from chimera.cli.arena.env import Options, execute_run
 
-    options = Options(
-        env_id=env_id, policy=policy, challenge=challenge, seed=seed, episodes=episodes, as_json=as_json
-    )
+    options = Options(env_id=env_id, policy=policy, challenge=challenge, seed=seed, episodes=episodes, as_json=as_json)
     raise typer.Exit(execute_run(options))
+
+
+@app.command()
+def verify(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PLACE...", help="A folder of blocks, one block, file:///, s3:// or https://."),
+    ] = None,
+    hotkeys: Annotated[
+        list[str] | None, typer.Option("--hotkey", help="Only this validator; may be repeated. A web server needs it.")
+    ] = None,
+    proof: Annotated[
+        tuple[str, int] | None,
+        typer.Option(metavar="HOTKEY/INDEX SAMPLE", help="Print a proof that the block holds its sample, as JSON."),
+    ] = None,
+    check_proof: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Check such a proof; no other block is needed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Audit evidence as a stranger: signatures, links, Merkle roots, counts, and every verdict computed again.
+
+    It needs the blocks, and no wallet, no network, no Ray. Shared challenges are checked against one another; what the
+    beacon really published only `af validate` asks.
+
+    Exit codes: **0** all valid, **1** faults found, **2** bad input, **3** a store that cannot be read.
+
+    Example: `af verify ~/.local/state/chimera/arena/blocks`
+    """
+    with needs_arena(as_json=as_json):
+        from chimera.cli.arena.verify import Options, execute
+
+    options = Options(
+        places=tuple(places or ()),
+        hotkeys=tuple(hotkeys or ()),
+        proof=proof,
+        check_proof=check_proof,
+        as_json=as_json,
+    )
+    raise typer.Exit(execute(options))
+
+
+@app.command()
+def blocks(
+    place: Annotated[
+        str | None, typer.Argument(help="As for `af verify` (default: this machine's, CHIMERA_HOME/arena/blocks).")
+    ] = None,
+    hotkeys: Annotated[list[str] | None, typer.Option("--hotkey", help="Only this validator; may be repeated.")] = None,
+    show: Annotated[
+        int | None, typer.Option(min=0, max=999_999_999_999, metavar="INDEX", help="The samples of this block.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List blocks of evidence: when, how many samples, who against whom; or show the samples of one.
+
+    Exit codes: **0** listed, **1** something there is no block, **2** bad input, **3** a store that cannot be read.
+
+    Example: `af blocks ~/.local/state/chimera/arena/blocks`
+    """
+    with needs_arena(as_json=as_json):
+        from chimera.cli.arena.blocks import Options, execute
+
+    raise typer.Exit(execute(Options(place=place, hotkeys=tuple(hotkeys or ()), show=show, as_json=as_json)))
+
+
+@app.command()
+def weights(
+    hotkey: Annotated[str, typer.Argument(help="A validator of this machine, by its hotkey's SS58 address.")],
+    netuid: Annotated[int, typer.Option(min=0, max=65_535, help="The subnet.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Who has the throne, as a validator of this machine last ruled, the ratio to beat, and the weights.
+
+    Exit codes: **0** known, **1** this validator has settled no round here, **2** bad input, **3** a fault.
+
+    Example: `af weights 5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY`
+    """
+    with needs_arena(as_json=as_json):
+        from chimera.cli.arena.weights import Options, execute
+
+    raise typer.Exit(execute(Options(hotkey=hotkey, netuid=netuid, as_json=as_json)))
+
+
+@app.command()
+def validate(
+    plan: Annotated[Path | None, typer.Argument(help="A validator's plan, YAML or JSON.", metavar="PLAN")] = None,
+    once: Annotated[bool, typer.Option("--once", help="One round, at once, and exit.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Sample and publish, but set no weights, and forget the ruling.")
+    ] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Three validators and three miners here; no plan is needed.")] = (
+        False
+    ),
+    epoch: Annotated[int, typer.Option(min=10, max=604_800, metavar="SECONDS", help="How long a round takes.")] = 1_200,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Be a validator: sample, publish signed blocks, merge everybody's, and give all the weight to the winner.
+
+    It goes on until it is stopped. Stopped or killed, it goes on later where it was.
+
+    Exit codes: **0** settled, **1** the chain did not take the weights, **2** bad input, **3** a fault.
+
+    Example: `af validate --demo`
+    """
+    with needs_arena(as_json=as_json):
+        from chimera.cli.arena.validate import Options, execute
+
+    options = Options(plan=plan, once=once, dry_run=dry_run, demo=demo, epoch_s=epoch, address=address, as_json=as_json)
+    raise typer.Exit(execute(options))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -48,6 +48,11 @@ async def opened(where: str, wanted: Sequence[str] = ()) -> AsyncIterator[Place]
         await store.close()
 
 
+def block_file(where: str) -> Path | None:
+    """The file, where a place is one block and not a folder of them."""
+    return Path(where) if "://" not in where and Path(where).is_file() else None
+
+
 def read_file(path: Path) -> bytes:
     """A file's bytes, at most one more than a block has. Raises InputError for one that cannot be read."""
     try:

@@ -13,7 +13,7 @@ from chimera.arena.validators.proof import check_proof, prove, read_proof
 from chimera.arena.validators.reading import read_chain
 from chimera.cli import render
 from chimera.cli.arena import command
-from chimera.cli.arena.places import Place, opened, read_file
+from chimera.cli.arena.places import Place, block_file, opened, read_file
 from chimera.core.errors import EvidenceError, InputError, ObjectMissing, StorageError
 
 VALID, FAULTY, UNREAD = 0, 1, 3
@@ -49,8 +49,8 @@ async def _execute(options: Options) -> int:
         return await _prove(options.places, *options.proof)
     worst = VALID
     for where in options.places:
-        if "://" not in where and Path(where).is_file():
-            worst = max(worst, _one_block(Path(where), as_json=options.as_json))
+        if path := block_file(where):
+            worst = max(worst, _one_block(path, as_json=options.as_json))
             continue
         async with opened(where, options.hotkeys) as place:
             for hotkey in place.hotkeys:

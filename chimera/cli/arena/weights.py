@@ -33,7 +33,9 @@ def execute(options: Options) -> int:
 
 
 async def _execute(options: Options) -> int:
-    record = await read_throne(read_settings(), options.netuid, _checked(options.hotkey))
+    settings, hotkey = read_settings(), _checked(options.hotkey)
+    never = not settings.state_url and not (settings.home / "state.db").exists()  # reading would make it
+    record = None if never else await read_throne(settings, options.netuid, hotkey)
     if record is None:
         if options.as_json:
             render.line(render.to_line({"hotkey": options.hotkey, "netuid": options.netuid, "champion": None}))
@@ -54,3 +56,34 @@ def _checked(hotkey: str) -> str:
     except ValueError:
         raise InputError(f"{hotkey!a:.100} is not a hotkey's SS58 address: `af blocks` shows those there are") from None
     return hotkey
+
+
+def _document(options: Options, record: Record, now_s: float) -> dict[str, Any]:
+    throne = record.throne
+    return {
+        "hotkey": options.hotkey,
+        "netuid": options.netuid,
+        "champion": throne.champion,
+        "since_s": throne.since_s,
+        "round": throne.round,
+        "ratio_to_beat": record.p0,
+        "ratio_of_new_duels": throne.ratchet.ratio_at(now_s),
+        "duels_since_s": record.opened_s,
+        "rulings_in_these_duels": record.rulings,
+        "weights": {throne.champion: 1.0},
+        "heads": {hotkey: head.model_dump() for hotkey, head in sorted(record.heads.items())},
+    }
+
+
+def _print(record: Record, now_s: float) -> None:
+    throne, opened_s = record.throne, record.opened_s
+    began = (
+        f"began {command.ago(now_s - opened_s)} ago, {record.rulings} rulings since" if opened_s else "are the first"
+    )
+    held = f"held for {command.ago(now_s - throne.since_s)}" if throne.since_s else "held from the beginning"
+    render.say(("throne   ", "dim"), (command.one_line(throne.champion), "bold"), f", {held}, {throne.round} rulings")
+    render.say(("ratio    ", "dim"), f"{record.p0:.4g} to beat in the duels that are on, which {began}")
+    render.say(("         ", "dim"), f"{throne.ratchet.ratio_at(now_s):.4g} in duels that would begin now")
+    render.say(("weights  ", "dim"), f"1.0 {command.one_line(throne.champion)}, 0.0 everybody else")
+    for hotkey, head in sorted(record.heads.items()):
+        render.say(("seen     ", "dim"), f"{hotkey} up to block {head.index}, {head.hash[:16]}")

@@ -25,7 +25,7 @@ from chimera.arena.validators.blocks import (
     seal,
     unsigned_bytes,
 )
-from chimera.arena.validators.challenges import own_id
+from chimera.arena.validators.challenges import own_id, shared_id
 from chimera.core.clock import ManualClock
 from chimera.core.errors import EvidenceError, ObjectExists, StorageError, StorageUnavailable
 from chimera.storage.objects import ObjectStore, open_objects
@@ -350,6 +350,6 @@ async def test_counters_are_read_back_from_the_chain() -> None:
     await chain.append(own_pairs(ALICE, 0, 2))
     await chain.append(own_pairs(ALICE, 0, 1, env_id="ledger-v0"))
     await chain.append(own_pairs(ALICE, 2, 1))
-    await chain.append(pair(own_id(ALICE.ss58_address, 0)))
+    await chain.append([*pair(own_id(ALICE.ss58_address, 0)), *pair(shared_id(7, "ab" * 32, 0))])
     wanted = {"mult8-v0": 3, "ledger-v0": 1, "coin-v0": 1, "subset-v0": 0}
     assert await chain.counters(list(wanted)) == wanted

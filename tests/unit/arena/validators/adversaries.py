@@ -17,7 +17,7 @@ from chimera.arena.duel.types import outcome
 from chimera.arena.envs import challenge as rules
 from chimera.arena.envs.registry import environment
 from chimera.arena.types import Block, Role, Sample
-from chimera.arena.validators.blocks import GENESIS_HASH, block_hash, encode_block, seal
+from chimera.arena.validators.blocks import GENESIS_HASH, SIGNING_PREFIX, block_hash, encode_block, seal, unsigned_bytes
 from chimera.arena.validators.challenges import Own, own_id, parse, shared_id
 from chimera.core.errors import ChainError
 
@@ -235,3 +235,9 @@ def another_branch(world: World, name: str, index: int = 1) -> bytes:
     """A block that could stand where `name`'s honest chain has its block `index`, signed by the same key."""
     blocks = world.chain(key(name), world.pairs(hotkey(name)))
     return encode_block(world.after(blocks[index - 1], key(name), blocks[index].samples[:-2]))
+
+
+def signed_again(block: Block, signer: Keypair) -> bytes:
+    """The same block with another signature of the same key: sr25519's are random."""
+    signature = signer.sign(SIGNING_PREFIX + unsigned_bytes(block.header)).hex()
+    return encode_block(block.model_copy(update={"header": changed_header(block, signature=signature)}))

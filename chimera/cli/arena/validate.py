@@ -1,0 +1,161 @@
+"""`af validate`: be a validator, epoch after epoch; or see three of them at work on this machine."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from bittensor_core import Keypair
+
+from chimera.actors.validator import Sampled, Settled
+from chimera.arena.duel.aggregate import AggregateResult
+from chimera.arena.miners.client import open_miner
+from chimera.arena.validators.merged import Merged
+from chimera.arena.validators.terms import ValidatorPlan
+from chimera.arena.validators.throne import Ruling
+from chimera.arena.validators.wallet import DevelopmentKey, open_hotkey
+from chimera.cli import render
+from chimera.cli.arena import command
+from chimera.cli.arena.plan_file import load_plan
+from chimera.cli.settings import read_settings
+from chimera.core.errors import InputError
+from chimera.system.validation import DEMO_MINERS, Tournament, demo, validate
+
+SETTLED, NOT_SET = 0, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of one `af validate`."""
+
+    plan: Path | None
+    once: bool
+    dry_run: bool
+    demo: bool
+    epoch_s: int
+    address: str | None
+    as_json: bool
+
+
+def execute(options: Options) -> int:
+    """Validate until it is stopped, or once; NOT_SET when the chain did not take the weights."""
+    return command.run(_execute(options), as_json=options.as_json)
+
+
+async def _execute(options: Options) -> int:
+    settings = read_settings(address=options.address)
+    watch = _Watch(as_json=options.as_json)
+    if options.demo:
+        if options.plan or options.once or options.dry_run:
+            raise InputError("--demo has plans of its own: leave out the plan, --once and --dry-run")
+        return _end_demo(await demo(settings, watch), as_json=options.as_json)
+    if options.plan is None:
+        raise InputError("name a validator's plan, such as examples/arena/validator.yaml, or try --demo")
+    plan = load_plan(options.plan)
+    await _check(plan)
+    settled = await validate(plan, settings, watch, epoch_s=options.epoch_s, once=options.once, dry_run=options.dry_run)
+    return NOT_SET if settled.refused else SETTLED
+
+
+async def _check(plan: ValidatorPlan) -> None:
+    """What is wrong with a plan is said before anything is started. A development key is no error, and is noted."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DevelopmentKey)
+        open_hotkey(plan.hotkey)
+    for warning in caught:
+        render.note(f"warning: {warning.message}")
+    for ref in plan.round.miners:
+        miner = open_miner(ref.spec)
+        try:
+            for env_id in plan.round.env_ids:
+                if not miner.supports(env_id):
+                    raise InputError(f"{ref.spec} cannot play {env_id}")
+        finally:
+            await miner.close()
+
+
+class _Watch:
+    """Prints what validators do, as they do it."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._shown: tuple[Ruling, Merged] | None = None
+
+    def __call__(self, number: int, event: Sampled | Settled) -> None:
+        if self._as_json:
+            kind = type(event).__name__.lower()
+            render.line(render.to_line({"event": kind, "epoch": number, **event.model_dump(mode="json")}))
+        elif isinstance(event, Sampled):
+            _sampled(number, event)
+        else:
+            _settled(number, event)
+            if (event.ruling, event.merged) == self._shown:
+                render.say("           by the same evidence, with the same results")
+            else:
+                _evidence(event)
+            self._shown = (event.ruling, event.merged)
+
+
+def _sampled(number: int, event: Sampled) -> None:
+    said = f"{event.pairs:,} pairs in {event.blocks} block{'s' * (event.blocks != 1)}"
+    render.say((f"round {number:<4}", "dim"), f" {event.hotkey}  sampled {said}")
+    for fault in event.faults:
+        render.say("           ", ("fault", "yellow"), f": {command.one_line(fault)}")
+
+
+def _settled(number: int, event: Settled) -> None:
+    throne, ruling = event.throne, event.ruling
+    how = "takes the throne" if ruling.winner != ruling.champion else "keeps the throne"
+    render.say(
+        (f"round {number:<4}", "dim"),
+        f" {event.hotkey}  settled: ",
+        (command.one_line(throne.champion), "bold"),
+        f" {how} (ratio to beat {ruling.p0:.4g}); {_weights(event)}",
+    )
+
+
+def _evidence(event: Settled) -> None:
+    """What a ruling stands on: the duels, who is trusted, and who is not."""
+    for duel in event.ruling.duels:
+        _duel(duel)
+    for standing in event.merged.standings:
+        trust = f"trust {standing.trust_ppm / 1e6:.3f}, {standing.agreed} of {standing.compared} shared verdicts agreed"
+        render.say(f"           {standing.hotkey}  {trust}, {standing.samples:,} samples counted")
+    for offence in event.merged.offences:
+        what = f": {offence.hotkey} in block {offence.block_index}: {offence.message}"
+        render.say("           ", (offence.kind, "red"), command.one_line(what))
+    for hotkey in event.merged.unread:
+        render.say("           ", ("unread", "yellow"), f": the blocks of {hotkey}")
+
+
+def _weights(event: Settled) -> str:
+    if event.refused:
+        return f"weights were refused: {command.one_line(event.refused)}"
+    if event.receipt is None:
+        return "dry run, no weights set"
+    return f"weights set ({event.receipt.mode})"
+
+
+def _duel(result: AggregateResult) -> None:
+    for duel in result.duels:
+        counts = f"{duel.wins}-{duel.losses}-{duel.ties}"
+        said = f"{duel.contender} in {duel.env_id}: {counts}, {duel.low:.3f} .. {duel.high:.3f}, {duel.decision}"
+        render.say(f"           {command.one_line(said)}")
+
+
+def _end_demo(tournament: Tournament, *, as_json: bool) -> int:
+    """Who won, and where the evidence is. NOT_SET unless every validator gave the best miner the weight."""
+    (uri, spec), folder = DEMO_MINERS[-1], tournament.blocks.parent
+    best, champion = str(Keypair.create_from_uri(uri).ss58_address), tournament.champion
+    if as_json:
+        render.line(render.to_line({"event": "ended", "champion": champion, "blocks": str(tournament.blocks)}))
+    else:
+        what = f", which is {spec}, the best" if champion == best else f", and not {best}, which is {spec}"
+        render.say(("\nchampion  ", "dim"), (command.one_line(champion), "bold"), what)
+        render.say(("evidence  ", "dim"), f"af verify {shlex.quote(str(tournament.blocks))}")
+        hotkey = tournament.settled[0].hotkey
+        render.say(("throne    ", "dim"), f"CHIMERA_HOME={shlex.quote(str(folder))} af weights {hotkey}")
+    set_by_all = all(settled.receipt for settled in tournament.settled)
+    return SETTLED if set_by_all and champion == best else NOT_SET

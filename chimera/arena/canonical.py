@@ -19,13 +19,18 @@ Plain: TypeAlias = bool | int | str | list["Plain"] | dict[str, "Plain"] | None
 
 MAX_DEPTH = 16
 
-HASH_BYTES = 32
+MAX_INT = 2**53 - 1
+"""The greatest integer that RFC 8785 takes; a greater one is kept as a string."""
+
+
+_PLAIN_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def encode(value: Any) -> bytes:
     """The canonical bytes of `value`. Raises EvidenceError for floats, huge integers, lone surrogates, deep nesting."""
-    _refuse_floats(value, MAX_DEPTH)
     try:
+        if _is_simple(value, MAX_DEPTH):  # the same bytes, five times as fast: RFC 8785 differs in floats and key order
+            return _PLAIN_ENCODER.encode(value).encode()
         encoded: bytes = rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeError, ValueError, RecursionError) as error:
         raise EvidenceError(f"this cannot be evidence: {error}", "encoding") from error
@@ -55,19 +60,27 @@ def _no_float(text: str) -> float:
     raise ValueError(f"{text} is not an integer")
 
 
-def _refuse_floats(value: Any, depth: int) -> None:
-    if value is None or isinstance(value, (bool, int, str)):
-        return
+def _is_simple(value: Any, depth: int) -> bool:
+    """Whether all keys are ASCII, which are in one order in UTF-8 and UTF-16, and all integers in RFC 8785's range.
+
+    Raises EvidenceError for what is neither an integer, a string, a boolean, null, a list nor an object of them.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return True
+    if isinstance(value, int):
+        return -MAX_INT <= value <= MAX_INT
     if depth == 0:
         raise EvidenceError(f"this cannot be evidence: nested deeper than {MAX_DEPTH}", "encoding")
     if isinstance(value, dict):
-        for member in value.values():
-            _refuse_floats(member, depth - 1)
-    elif isinstance(value, (list, tuple)):
+        simple = all(isinstance(key, str) and key.isascii() for key in value)
+        for member in value.values():  # every one is looked at, for a float among them
+            simple = _is_simple(member, depth - 1) and simple
+        return simple
+    if isinstance(value, (list, tuple)):
+        simple = True
         for member in value:
-            _refuse_floats(member, depth - 1)
-    else:
-        raise EvidenceError(
-            f"this cannot be evidence: {type(value).__name__} values are not exact; use integers and strings",
-            "encoding",
-        )
+            simple = _is_simple(member, depth - 1) and simple
+        return simple
+    raise EvidenceError(
+        f"this cannot be evidence: {type(value).__name__} values are not exact; use integers and strings", "encoding"
+    )

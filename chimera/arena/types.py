@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from chimera.arena.canonical import Plain
+from chimera.arena.canonical import MAX_INT, Plain
 from chimera.core.types import Frozen
 
 MAX_TEXT_CHARS = 65_536
@@ -16,9 +16,6 @@ MAX_BLOCK_SAMPLES = 1_024
 
 MAX_BLOCK_BYTES = 16_000_000
 """Canonical bytes of one block."""
-
-MAX_INT = 2**53 - 1
-"""The greatest integer that RFC 8785 takes; a greater one is kept as a string."""
 
 EnvId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}-v[0-9]{1,4}$")]
 """An environment's name and version, as in `mult8-v0`."""

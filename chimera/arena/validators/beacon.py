@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import bittensor_core
 from blake3 import blake3
 
-from chimera.arena.types import MAX_INT
+from chimera.arena.canonical import MAX_INT
 from chimera.core.errors import ChainError, InputError
 
 QUICKNET = "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971"

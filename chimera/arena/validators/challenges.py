@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from chimera.arena.types import MAX_INT
+from chimera.arena.canonical import MAX_INT
 from chimera.core.errors import InputError
 
 MAX_SHARED = 256

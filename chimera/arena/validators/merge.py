@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from chimera.arena.types import MAX_INT
+from chimera.arena.canonical import MAX_INT
 from chimera.arena.validators.audit import Lookup, registered
 from chimera.arena.validators.beacon import Beacon
 from chimera.arena.validators.challenges import MAX_SHARED

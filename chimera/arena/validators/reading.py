@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, cast, get_args
 
+from chimera.arena.canonical import MAX_INT
 from chimera.arena.duel.types import Outcome, outcome
-from chimera.arena.types import MAX_INT, BlockHeader, Sample
+from chimera.arena.types import BlockHeader, Sample
 from chimera.arena.validators.audit import Draws, FaultKind, Lookup, audit_sample, registered
 from chimera.arena.validators.blocks import block_hash, block_key, check_link, index_of, read_block
 from chimera.arena.validators.challenges import Shared, parse

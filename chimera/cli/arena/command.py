@@ -8,7 +8,6 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import typer
 from pydantic import ValidationError
 from rich.cells import cell_len
 
@@ -17,22 +16,6 @@ from chimera.cli.settings import explain
 from chimera.core.errors import InputError, MissingExtra
 
 BAD_INPUT, FAULT, INTERRUPTED, TERMINATED = 2, 3, 130, 143
-
-PACKAGES = frozenset({"bittensor_core", "blake3", "gymnasium", "obstore", "rfc8785"})
-"""What the extra `arena` brings, and nothing here can do without."""
-
-
-@contextmanager
-def needs_arena(*, as_json: bool) -> Iterator[None]:
-    """While a command's own modules are imported: where the extra is missing, say so and end with BAD_INPUT."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in PACKAGES:
-            raise
-        render.error(MissingExtra(package, "arena"), as_json=as_json)
-        raise typer.Exit(BAD_INPUT) from None
 
 
 def run(work: Coroutine[Any, Any, int], *, as_json: bool) -> int:

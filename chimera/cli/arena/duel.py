@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ from chimera.cli.settings import read_settings
 from chimera.core.clock import SystemClock
 from chimera.core.config import Settings
 from chimera.core.errors import InputError, MissingExtra
-from chimera.system.arena import DuelReport, DuelRequest, Standing, check_request, hold_duel
+from chimera.system.arena import DuelReport, DuelRequest, Standing, Watcher, check_request, hold_duel
 from chimera.system.champions import champion_of, record_champion
 
 DECIDED, INCONCLUSIVE = 0, 1
@@ -72,12 +72,16 @@ class Options:
             )
 
 
-def execute(options: Options) -> int:
+Hold = Callable[[DuelRequest, Settings, Watcher], Awaitable[DuelReport]]
+"""Holds a duel, as `chimera.system.arena.hold_duel` does."""
+
+
+def execute(options: Options, *, hold: Hold = hold_duel) -> int:
     """Hold the duel, print what came of it, and return the exit code."""
-    return command.run(_execute(options), as_json=options.as_json)
+    return command.run(_execute(options, hold), as_json=options.as_json)
 
 
-async def _execute(options: Options) -> int:
+async def _execute(options: Options, hold: Hold) -> int:
     request = options.request()
     settings = read_settings(address=options.address)
     await check_request(request)
@@ -92,7 +96,7 @@ async def _execute(options: Options) -> int:
             if bars:
                 bars.move(env_id, standing)
 
-        report = await hold_duel(request, settings, watch)
+        report = await hold(request, settings, watch)
     for env_id, path in pictures.items():
         plot_duel(report.standings[env_id].outcomes, report.standings[env_id].duel.rule, path)
     crowned = _crown(report, settings) if options.crown else {}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from chimera.cli.arena.command import needs_arena
+from chimera.cli.arena.extra import needs_arena
 
 app = typer.Typer(
     name="arena",

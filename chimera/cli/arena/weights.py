@@ -77,11 +77,14 @@ def _document(options: Options, record: Record, now_s: float) -> dict[str, Any]:
 
 def _print(record: Record, now_s: float) -> None:
     throne, opened_s = record.throne, record.opened_s
-    began = (
-        f"began {command.ago(now_s - opened_s)} ago, {record.rulings} rulings since" if opened_s else "are the first"
-    )
+    settled = f"{record.rulings} ruling{'s' * (record.rulings != 1)} since"
+    began = f"began {command.ago(now_s - opened_s)} ago, {settled}" if opened_s else f"are the first, {settled}"
     held = f"held for {command.ago(now_s - throne.since_s)}" if throne.since_s else "held from the beginning"
-    render.say(("throne   ", "dim"), (command.one_line(throne.champion), "bold"), f", {held}, {throne.round} rulings")
+    render.say(
+        ("throne   ", "dim"),
+        (command.one_line(throne.champion), "bold"),
+        f", {held}, after {throne.round} ruling{'s' * (throne.round != 1)}",
+    )
     render.say(("ratio    ", "dim"), f"{record.p0:.4g} to beat in the duels that are on, which {began}")
     render.say(("         ", "dim"), f"{throne.ratchet.ratio_at(now_s):.4g} in duels that would begin now")
     render.say(("weights  ", "dim"), f"1.0 {command.one_line(throne.champion)}, 0.0 everybody else")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import rfc8785
 from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +81,11 @@ def test_what_goes_in_comes_out_in_its_one_form(value: Any) -> None:
     encoded = encode(value)
     assert decode(encoded) == value
     assert encode(decode(encoded)) == encoded
+
+
+@given(PLAIN)
+def test_the_quick_way_is_the_rfc_s(value: Any) -> None:
+    assert encode(value) == rfc8785.dumps(value)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from chimera.arena.types import MAX_INT, ChallengeId
+from chimera.arena.canonical import MAX_INT
+from chimera.arena.types import ChallengeId
 from chimera.arena.validators.challenges import MAX_SHARED, Own, Shared, own_id, parse, shared_id
 from chimera.core.errors import InputError
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera.arena.types import MAX_INT
+from chimera.arena.canonical import MAX_INT
 from chimera.arena.validators.beacon import (
     ENDPOINTS,
     GENESIS_S,

@@ -16,7 +16,7 @@ from chimera.arena.envs import challenge as rules
 from chimera.arena.envs.base import ArenaEnv
 from chimera.arena.types import Block, BlockHeader, Sample, Verdict
 from chimera.arena.validators.blocks import block_hash, check_block, check_link, read_block
-from chimera.arena.validators.challenges import Beacon, Own, Shared, parse
+from chimera.arena.validators.challenges import Own, Shared, parse
 from chimera.core.errors import EvidenceError, InputError
 
 MAX_FAULTS = 1_000
@@ -46,7 +46,7 @@ FaultKind: TypeAlias = Literal[
 ]
 """`foreign`: of another validator, or a challenge that this one may not draw. `gap`: something is missing before it.
 
-`beacon`: not the randomness of its round. `environment`: it is not installed here, or fails on the sample.
+`beacon`: a round with two randomnesses. `environment`: it is not installed here, or fails on the sample.
 """
 
 Lookup: TypeAlias = Callable[[str], type[ArenaEnv[Any, Any, Any]]]
@@ -127,9 +127,8 @@ def audit_block(block: Block, *, lookup: Lookup = registered) -> None:
 class Draws:
     """Which challenges a chain has drawn so far, pair by pair: whether each was next in its count."""
 
-    def __init__(self, hotkey: str, *, beacon: Beacon | None = None, most: int = MAX_RECENT) -> None:
+    def __init__(self, hotkey: str, *, most: int = MAX_RECENT) -> None:
         self._hotkey = hotkey
-        self._beacon = beacon
         self._most = most
         self._own: dict[str, int] = {}
         self._shared: OrderedDict[tuple[str, int, str, str], int] = OrderedDict()
@@ -158,8 +157,7 @@ class Draws:
         self._randomness.move_to_end(name.round)
         if len(self._randomness) > self._most:
             self._randomness.popitem(last=False)
-        published = self._beacon.randomness(name.round) if self._beacon else None
-        if name.randomness != (published or known):
+        if name.randomness != known:
             raise EvidenceError(f"round {name.round} of the beacon has another randomness", "beacon")
         if group not in self._shared and name.round <= self._left_behind:
             raise EvidenceError(f"round {name.round} of the beacon is too old to tell from a replay", "replay")
@@ -175,14 +173,14 @@ class Draws:
 class ChainAudit:
     """An audit in progress: give it one block after another, from the first.
 
-    `hotkey` is whose chain it is said to be. With a `beacon` the randomness of shared challenges is compared with what
-    it published, where it knows the round; without, only with itself.
+    `hotkey` is whose chain it is said to be. The randomness of shared challenges is compared with itself only; what the
+    beacon published is compared in a merge.
     """
 
-    def __init__(self, hotkey: str, *, lookup: Lookup = registered, beacon: Beacon | None = None) -> None:
+    def __init__(self, hotkey: str, *, lookup: Lookup = registered) -> None:
         self.hotkey = hotkey
         self._lookup = lookup
-        self._draws = Draws(hotkey, beacon=beacon)
+        self._draws = Draws(hotkey)
         self._previous: BlockHeader | None = None
         self._linked = True
         self._head_hash = ""
@@ -250,11 +248,9 @@ class ChainAudit:
             self._faults.append(Fault(kind=kind, block_index=self._blocks, message=f"{where}{error}"[:1_000]))
 
 
-def audit_chain(
-    blocks: Iterable[Block | bytes], hotkey: str, *, lookup: Lookup = registered, beacon: Beacon | None = None
-) -> ChainReport:
+def audit_chain(blocks: Iterable[Block | bytes], hotkey: str, *, lookup: Lookup = registered) -> ChainReport:
     """Audit a whole chain from its first block: `ChainAudit` over an iterable, which is read one block at a time."""
-    audit = ChainAudit(hotkey, lookup=lookup, beacon=beacon)
+    audit = ChainAudit(hotkey, lookup=lookup)
     for block in blocks:
         audit.add(block)
     return audit.report()

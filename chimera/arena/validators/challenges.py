@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
 
 from chimera.arena.canonical import MAX_INT
 from chimera.core.errors import InputError
@@ -36,14 +35,6 @@ class Shared:
     round: int
     randomness: str
     index: int
-
-
-class Beacon(Protocol):
-    """A public source of randomness that nobody can foresee, such as drand."""
-
-    def randomness(self, round: int) -> str | None:
-        """What that round published, 64 lower-case hex digits; None when it is not known (yet)."""
-        ...
 
 
 def own_id(hotkey: str, counter: int) -> str:

@@ -164,20 +164,6 @@ def test_samples_that_were_left_out_repeated_or_chosen_are_named(
     assert kinds(chained(ALICE, parts)) == faults
 
 
-class Published:
-    """A beacon that published one round."""
-
-    def randomness(self, round: int) -> str | None:
-        return RANDOM if round == 7 else None
-
-
-def test_randomness_is_compared_with_the_beacon_where_it_is_known() -> None:
-    assert kinds(chained(ALICE, [shared(0), shared(0, round=8, randomness=OTHER)]), beacon=Published()) == []
-    forged = chained(ALICE, [shared(0, randomness=OTHER), shared(0)])
-    assert kinds(forged, beacon=Published()) == [("beacon", 0)]
-    assert kinds(forged) == [("beacon", 1)]
-
-
 def test_what_is_wrong_with_the_blocks_is_named() -> None:
     good = chained(ALICE, [own(0), own(1), own(2)])
     assert kinds(good[1:]) == [("gap", 0), ("gap", 0)]

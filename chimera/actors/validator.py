@@ -238,7 +238,8 @@ class Validator:
 
     async def _record(self) -> tuple[Record, int]:
         found, version = await read_record(self._state, self._key)
-        return found or Record(throne=Throne(champion=self._plan.champion)), version
+        record = found or Record(throne=Throne(champion=self._plan.champion))
+        return record.among(self._plan.round, self._plan.champion), version
 
     def _store(self, url: str) -> ObjectStore:
         if url not in self._stores:

@@ -44,6 +44,13 @@ class Record(Frozen):
         """The ratio to beat, as it was when the duels began."""
         return self.throne.ratchet.ratio_at(self.opened_s)
 
+    def among(self, plan: RoundPlan, champion_id: str) -> Record:
+        """This record, unless the champion has left the subnet: then `champion_id` reigns, and new duels begin."""
+        if any(miner.miner_id == self.throne.champion for miner in plan.miners):
+            return self
+        throne = Throne(champion=champion_id, since_s=self.throne.since_s, round=self.throne.round)
+        return Record(throne=throne, opened_s=self.opened_s, heads=self.heads)
+
     def after(self, ruling: Ruling, plan: RoundPlan, heads: Mapping[str, Head]) -> Record:
         """What to remember after a ruling.
 

@@ -45,11 +45,11 @@ class RoundPlan(Frozen):
         return self
 
     def champion(self, miner_id: str) -> MinerRef:
-        """The miner on the throne. Raises InputError when it is none of the subnet's."""
+        """The miner of this id. Raises InputError when it is none of the subnet's."""
         for miner in self.miners:
             if miner.miner_id == miner_id:
                 return miner
-        raise InputError(f"{miner_id} holds the throne and is not among the miners: name it, or begin a new throne")
+        raise InputError(f"{miner_id} is not among the miners: add it to them, or name another champion")
 
     def contenders(self, champion_id: str) -> list[MinerRef]:
         """Everybody else, in the order of the subnet."""

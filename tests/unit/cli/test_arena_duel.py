@@ -198,14 +198,14 @@ def test_the_winner_is_crowned_and_nobody_when_it_is_inconclusive(
     assert {env_id: champion.miner_id for env_id, champion in found.items() if champion} == crowned
 
 
-async def report(capsys: pytest.CaptureFixture[str], **changes: Any) -> DuelReport:
+async def report(**changes: Any) -> DuelReport:
     return await hold(options(**changes).request(), Settings(), lambda env_id, standing, pairs: None)
 
 
-async def test_a_champion_that_holds_is_not_crowned_where_it_lost(capsys: pytest.CaptureFixture[str]) -> None:
-    split = await report(capsys, champion="minimax", contender="oracle:p=1", env_ids=BOTH[1:])
+async def test_a_champion_that_holds_is_not_crowned_where_it_lost() -> None:
+    split = await report(champion="minimax", contender="oracle:p=1", env_ids=BOTH[1:])
     assert duel.crowns(split) == {}, "a perfect player against a perfect player"
-    won = await report(capsys, lead=0)
+    won = await report(lead=0)
     held_elsewhere = DuelReport(
         won.request,
         won.total.model_copy(update={"decision": "champion", "won": BOTH[:1], "needed": 2}),

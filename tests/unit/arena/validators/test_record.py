@@ -103,6 +103,17 @@ def test_a_spent_budget_ends_a_duel() -> None:
     assert ruled(after, 10, evidence("new", 500, 100)).winner == "old"
 
 
+def test_a_champion_that_left_the_subnet_leaves_the_throne_to_the_plan_s() -> None:
+    record = Record(
+        throne=Throne(champion="old", round=4, since_s=9), opened_s=9, rulings=2, ended=(result("new", 5, 60),)
+    )
+    assert record.among(PLAN, "new") is record
+    left = PLAN.model_copy(update={"miners": PLAN.miners[1:]})
+    after = record.among(left, "new")
+    assert (after.throne.champion, after.throne.round, after.rulings, after.ended) == ("new", 4, 0, ())
+    assert after.p0 == 0.51
+
+
 async def test_a_record_is_kept_and_only_changed_by_who_has_read_it() -> None:
     store = MemoryState()
     key = key_of(3, HOTKEY)

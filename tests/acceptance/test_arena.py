@@ -215,6 +215,19 @@ def test_sigterm_ends_a_duel_and_its_actors(local_ray: Settings, tmp_path: Path)
     assert actors() == before
 
 
+def test_ctrl_c_ends_the_wait_for_a_person() -> None:
+    command = [*AF, "env", "run", "mult8-v0", "--policy", "human"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while process.stderr.read(1) not in (">", ""):
+        continue
+    process.send_signal(signal.SIGINT)
+    out, told = process.communicate(timeout=30)
+    assert process.returncode == 130 and out == "" and "Traceback" not in told
+
+
 def test_no_page_has_a_command_that_is_none() -> None:
     known = {"blocks", "duel", "env", "validate", "verify", "weights"}
     for page in PAGES:

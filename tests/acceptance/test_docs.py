@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chimera import Settings
-from tests.acceptance.test_job import MISSIONS_AS_JOBS
+from tests.acceptance.test_job import SUBMITTED
 from tests.acceptance.test_run import chimera
 from tests.conftest import ROOT
 
@@ -43,7 +45,7 @@ CHIMERA_ELSEWHERE = ("top", "missions show", "missions resume", "missions cancel
 CHIMERA = [line for line in commands() if line.startswith("chimera ") and not line[8:].startswith(CHIMERA_ELSEWHERE)]
 MAKE = [line for line in commands() if re.match(r"make( |$)", line)]
 JOBS = [line for line in commands() if line.startswith("ray job submit")]
-PYTHON = [line for line in commands() if line.startswith("python bench/")]
+PYTHON = [line for line in commands() if line.startswith(("python bench/", "python -m bench."))]
 TESTED_ELSEWHERE = (
     "umask ",
     "export ",
@@ -83,8 +85,7 @@ def test_a_make_target_exists(line: str) -> None:
 
 @pytest.mark.parametrize("line", JOBS)
 def test_a_job_is_one_that_test_job_runs(line: str) -> None:
-    assert line.split("--mission ")[1] in MISSIONS_AS_JOBS
-    assert line.startswith("ray job submit --working-dir . -- python jobs/mission.py --mission ")
+    assert line.removeprefix("ray job submit --working-dir . -- python ") in SUBMITTED
 
 
 @pytest.mark.cluster
@@ -118,10 +119,18 @@ def test_the_python_of_the_readme_runs(local_ray: Settings, tmp_path: Path) -> N
     assert "mission_ended" in done.stdout
 
 
-def test_python_shown_from_a_file_is_that_file() -> None:
-    shown = [body for body in blocks("python") if "asyncio.run" not in body]
-    [agent] = shown
-    assert agent == (ROOT / "examples/agents/word_counter.py").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")])
+def test_python_shown_is_that_of_an_example_or_runs(page: Path) -> None:
+    examples = {path.read_text(encoding="utf-8"): path for path in (ROOT / "examples").rglob("*.py")}
+    known: dict[str, Any] = {}
+    for language, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language != "python" or "asyncio.run" in body:
+            continue
+        if body.startswith('"""'):
+            where = examples[body].relative_to(ROOT).with_suffix("")
+            known |= vars(importlib.import_module(".".join(where.parts)))
+        else:
+            exec(compile(body, page.name, "exec", dont_inherit=True), known)
 
 
 def test_every_link_leads_somewhere() -> None:

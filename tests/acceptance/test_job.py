@@ -26,6 +26,11 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 PR_SET_PDEATHSIG = 1
 
 MISSIONS_AS_JOBS = ("examples/missions/datasets.yaml", "examples/missions/own_agent.yaml")
+
+DUEL = "jobs/duel.py oracle:p=0.6 oracle:p=0.9 --env mult8-v0"
+VALIDATE = "jobs/validate.py examples/arena/validator.yaml --once --dry-run"
+
+SUBMITTED = (*(f"jobs/mission.py --mission {mission}" for mission in MISSIONS_AS_JOBS), DUEL, VALIDATE)
 """Those that this module submits; the docs may name no others."""
 
 
@@ -118,7 +123,7 @@ def head(short_tmp: Path) -> Iterator[Head]:
 
 def submit(head: Head, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command of the docs."""
-    command = [*RAY, "job", "submit", "--working-dir", ".", "--", "python", "jobs/mission.py", *arguments]
+    command = [*RAY, "job", "submit", "--working-dir", ".", "--", "python", *arguments]
     return subprocess.run(
         command,
         env=head.environment | {"RAY_API_SERVER_ADDRESS": head.dashboard} | environment,
@@ -132,7 +137,7 @@ def submit(head: Head, *arguments: str, **environment: str) -> subprocess.Comple
 
 @pytest.mark.timeout(240)
 def test_a_mission_runs_as_a_ray_job_with_token_authentication(head: Head) -> None:
-    done = submit(head, "--mission", MISSIONS_AS_JOBS[0])
+    done = submit(head, "jobs/mission.py", "--mission", MISSIONS_AS_JOBS[0])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[diabetes.rst:" in done.stdout and "10 feature variables" in done.stdout
     assert "succeeded" in done.stdout
@@ -140,14 +145,28 @@ def test_a_mission_runs_as_a_ray_job_with_token_authentication(head: Head) -> No
 
 @pytest.mark.timeout(240)
 def test_an_agent_from_the_working_dir_runs_in_a_job(head: Head) -> None:
-    done = submit(head, "--mission", MISSIONS_AS_JOBS[1])
+    done = submit(head, "jobs/mission.py", "--mission", MISSIONS_AS_JOBS[1])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "12 words" in done.stdout
 
 
 @pytest.mark.timeout(240)
+def test_a_duel_runs_as_a_ray_job(head: Head) -> None:
+    done = submit(head, *DUEL.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the contender wins: 1 of 1 environment won" in done.stdout
+
+
+@pytest.mark.timeout(240)
+def test_a_validator_runs_as_a_ray_job(head: Head) -> None:
+    done = submit(head, *VALIDATE.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "takes the throne" in done.stdout and "dry run, no weights set" in done.stdout
+
+
+@pytest.mark.timeout(240)
 def test_bad_input_fails_the_job(head: Head) -> None:
-    done = submit(head, "--mission", "no/such.yaml")
+    done = submit(head, "jobs/mission.py", "--mission", "no/such.yaml")
     assert done.returncode != 0
     assert "no/such.yaml" in done.stdout
 
@@ -156,7 +175,9 @@ def test_bad_input_fails_the_job(head: Head) -> None:
 def test_without_the_token_nothing_runs(head: Head, tmp_path: Path) -> None:
     wrong = tmp_path / "token"
     wrong.write_text("0" * 64)
-    done = submit(head, "--mission", "examples/missions/datasets.yaml", RAY_AUTH_TOKEN_PATH=str(wrong))
+    done = submit(
+        head, "jobs/mission.py", "--mission", "examples/missions/datasets.yaml", RAY_AUTH_TOKEN_PATH=str(wrong)
+    )
     assert done.returncode != 0
     assert "diabetes.rst" not in done.stdout
     with pytest.raises(urllib.error.HTTPError, match="401"):

@@ -42,7 +42,8 @@ async def merge(
     `stakes` are those of the validators that may take part; any other is not even read (default: all, of equal stake).
     `heads` are the blocks that chains had before. With a `beacon` it is asked for each round that more than half of the
     stake has sampled; a round that it cannot tell counts for nobody, and nor does any other round. Without one the
-    majority says what a round's randomness was. Raises InputError for more than 256 validators or negative stakes.
+    majority says what a round's randomness was. While holders of more than a third of the stake cannot be read, or have
+    sampled nothing, nobody is trusted. Raises InputError for more than 256 validators or negative stakes.
     """
     allowed = dict.fromkeys(sources, 1) if stakes is None else dict(stakes)
     hotkeys = sorted(allowed.keys() & sources.keys())
@@ -135,9 +136,21 @@ def _taking_part(readings: Sequence[Reading]) -> list[Reading]:
     return [reading for reading in readings if not reading.offence and (reading.own or reading.shared)]
 
 
+def _quorate(readings: Sequence[Reading], stakes: Mapping[str, int]) -> list[Reading]:
+    """Those taking part; nobody, while holders of more than a third of the stake are absent.
+
+    Absent is who could not be read, or has sampled nothing. Were those who are left enough by themselves, to keep the
+    others away would be to rule. Offenders are not missed.
+    """
+    sound = _taking_part(readings)
+    missed = sum(stakes.values()) - sum(stakes[reading.hotkey] for reading in readings if reading.offence)
+    absent = missed - sum(stakes[reading.hotkey] for reading in sound)
+    return [] if 3 * absent > missed else sound
+
+
 def _united(readings: Sequence[Reading], stakes: Mapping[str, int], unread: Sequence[str]) -> Merged:
     """Trust from what is left, and counts from who is trusted."""
-    sound = _taking_part(readings)
+    sound = _quorate(readings, stakes)
     odd = inconsistent(_Union(sound).own(), {reading.hotkey: stakes[reading.hotkey] for reading in sound})
     for reading in sound:
         if pairing := odd.get(reading.hotkey):
@@ -146,9 +159,8 @@ def _united(readings: Sequence[Reading], stakes: Mapping[str, int], unread: Sequ
                 f"its own challenges of {pairing.champion} against {pairing.contender} in {pairing.env_id} came to"
                 f" {reading.own[pairing]}, which more than half of the stake is at odds with",
             )
-    sound = _taking_part(readings)
-    union = _Union(sound)
-    held = {reading.hotkey: stakes[reading.hotkey] for reading in sound}
+    union = _Union([reading for reading in sound if not reading.offence])
+    held = {reading.hotkey: stakes[reading.hotkey] for reading in union.readings}
     found = agreements((votes for _, votes in union.shared()), held)
     trust = {hotkey: agreement.trust_ppm for hotkey, agreement in found.items()}
     return Merged(

@@ -36,11 +36,15 @@ def run(work: Coroutine[Any, Any, int], *, as_json: bool) -> int:
 
 
 async def _until_terminated(work: Coroutine[Any, Any, int]) -> int:
-    # Ray's own handler would leave actors behind. This one leaves through every `finally`.
+    cancel_on_sigterm()
+    return await work
+
+
+def cancel_on_sigterm() -> None:
+    """From now on SIGTERM cancels the task that calls this, which so leaves through every `finally`."""
     this = asyncio.current_task()
     if this is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    return await work
 
 
 @contextmanager

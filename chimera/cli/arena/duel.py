@@ -19,6 +19,7 @@ from chimera.arena.duel.plot import plot_duel
 from chimera.arena.duel.types import RuleName, RuleRecord
 from chimera.cli import render
 from chimera.cli.arena import command
+from chimera.cli.arena.on_ray import on_ray
 from chimera.cli.settings import read_settings
 from chimera.core.clock import SystemClock
 from chimera.core.config import Settings
@@ -76,7 +77,13 @@ Hold = Callable[[DuelRequest, Settings, Watcher], Awaitable[DuelReport]]
 """Holds a duel, as `chimera.system.arena.hold_duel` does."""
 
 
-def execute(options: Options, *, hold: Hold = hold_duel) -> int:
+async def hold_on_ray(request: DuelRequest, settings: Settings, watch: Watcher) -> DuelReport:
+    """`hold_duel`, on a Ray that is joined or started, and ended by SIGTERM."""
+    with on_ray(settings, shown=False):
+        return await hold_duel(request, settings, watch)
+
+
+def execute(options: Options, *, hold: Hold = hold_on_ray) -> int:
     """Hold the duel, print what came of it, and return the exit code."""
     return command.run(_execute(options, hold), as_json=options.as_json)
 

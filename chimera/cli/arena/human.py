@@ -34,4 +34,4 @@ def _line() -> str:
         signal.signal(signal.SIGINT, before)
     if not line:
         raise InputError("the input ended before the play did")
-    return line.removesuffix("\n").removesuffix("\r")
+    return line.removesuffix("\n")

@@ -18,6 +18,7 @@ from chimera.arena.validators.throne import Ruling
 from chimera.arena.validators.wallet import DevelopmentKey, open_hotkey
 from chimera.cli import render
 from chimera.cli.arena import command
+from chimera.cli.arena.on_ray import on_ray
 from chimera.cli.arena.plan_file import load_plan
 from chimera.cli.settings import read_settings
 from chimera.core.errors import InputError
@@ -50,12 +51,16 @@ async def _execute(options: Options) -> int:
     if options.demo:
         if options.plan or options.once or options.dry_run:
             raise InputError("--demo has plans of its own: leave out the plan, --once and --dry-run")
-        return _end_demo(await demo(settings, watch), as_json=options.as_json)
+        with on_ray(settings, shown=not options.as_json):
+            return _end_demo(await demo(settings, watch), as_json=options.as_json)
     if options.plan is None:
         raise InputError("name a validator's plan, such as examples/arena/validator.yaml, or try --demo")
     plan = load_plan(options.plan)
     await _check(plan)
-    settled = await validate(plan, settings, watch, epoch_s=options.epoch_s, once=options.once, dry_run=options.dry_run)
+    with on_ray(settings, shown=not options.as_json):
+        settled = await validate(
+            plan, settings, watch, epoch_s=options.epoch_s, once=options.once, dry_run=options.dry_run
+        )
     return NOT_SET if settled.refused else SETTLED
 
 

@@ -6,7 +6,10 @@ import asyncio
 import json
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, get_args
 
 import pytest
@@ -23,8 +26,10 @@ from chimera.arena.validators.blocks import block_hash, block_key, encode_block
 from chimera.arena.validators.record import Head, Record, key_of, write_record
 from chimera.arena.validators.throne import Throne
 from chimera.cli.arena import main as arena
+from chimera.cli.arena.env import _verify_anew
 from chimera.cli.arena.extra import PACKAGES, needs_arena
 from chimera.cli.main import app as chimera_app
+from chimera.core.errors import EvidenceError
 from chimera.storage.state import open_state
 from tests.unit.arena.made_blocks import ALICE, BOB, chained, own_pairs
 
@@ -161,7 +166,7 @@ def test_help_and_refusal_need_no_extra() -> None:
         ("duel random oracle:p=1 --concurrency 0", "concurrency"),
         ("duel random oracle:p=1 --plot duel.svg", "does not end in .png"),
         ("duel random oracle:p=1 --plot no/such/duel.png", "there is no folder no/such"),
-        ("duel random oracle:p=1 --samples README.md", "is there already"),
+        ("duel random oracle:p=1 --samples {empty}", "is there already"),
         ("duel random oracle:p=1 --samples no/such/s.jsonl", "cannot be written"),
         ("duel random oracle:p=1 --rule loudest", "loudest"),
     ],
@@ -223,6 +228,13 @@ def test_a_terminal_obeys_nothing_that_a_player_says() -> None:
     assert "\\x1b]0;owned\\x07b\\x9b2Jc\\x202ed" in done.stdout and not obeyed(done.output)
 
 
+def test_a_verdict_that_does_not_come_out_again_is_a_fault() -> None:
+    [champion, contender] = own_pairs(ALICE, 0, 1)
+    _verify_anew(champion)
+    with pytest.raises(EvidenceError, match="mult8-v0 is broken"):
+        _verify_anew(champion.model_copy(update={"verdict": contender.verdict}))
+
+
 # Audits
 
 
@@ -237,6 +249,18 @@ def test_evidence_that_is_sound_is_valid(evidence: Path) -> None:
     for where in (str(evidence / A), evidence.as_uri()):
         assert af("verify", where, "--hotkey", A).exit_code == 0
     assert af("verify", str(evidence / A), "--hotkey", B).exit_code == 2
+
+
+def test_a_plain_web_server_is_audited_too(evidence: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(evidence))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = af("verify", url, "--hotkey", A, "--hotkey", B)
+        nobody = af("verify", url, "--hotkey", str(Keypair.create_from_uri("//Nobody").ss58_address))
+        server.shutdown()
+    assert done.exit_code == 0 and "3 blocks, 8 samples" in done.stdout and done.stdout.count("  valid: ") == 2
+    assert nobody.exit_code == 2 and "there are no blocks of" in nobody.stderr
 
 
 def forge(evidence: Path, index: int, old: bytes, new: bytes) -> Path:

@@ -149,12 +149,30 @@ def false_verdict(world: World, name: str) -> Store:
     return stored(world.chain(key(name), pairs))
 
 
+def false_verdict_on_the_champion(world: World, name: str) -> Store:
+    """Says of one of the champion's right replies that it was wrong."""
+    pairs = world.pairs(hotkey(name))
+    at = next(index for index, pair in enumerate(pairs) if pair[0].verdict.ok)
+    champion, contender = pairs[at]
+    verdict = champion.verdict.model_copy(update={"ok": False, "reason": "so they say"})
+    pairs[at] = changed(champion, verdict=verdict), contender
+    return stored(world.chain(key(name), pairs))
+
+
 def forged_info(world: World, name: str) -> Store:
     """Poses an easier challenge than the one that was dealt, and solves that."""
     pairs = world.pairs(hotkey(name))
     champion, contender = pairs[3]
     pairs[3] = champion, changed(contender, info={**contender.info, "left": 10_000_000})
     return stored(world.chain(key(name), pairs))
+
+
+def unlinked(world: World, name: str) -> Store:
+    """Its second block follows a block that nobody has."""
+    blocks = world.chain(key(name), world.pairs(hotkey(name)))
+    header = blocks[1].header.model_copy(update={"prev_hash": "ab" * 32})
+    forged = blocks[1].model_copy(update={"header": header})
+    return {**stored(blocks), 1: signed_again(forged, key(name))}
 
 
 def forged_prompt(world: World, name: str) -> Store:

@@ -93,7 +93,8 @@ def test_with_no_evidence_the_champion_stays() -> None:
 
 def test_evidence_of_other_duels_decides_nothing() -> None:
     other = own((90, 0, 0)).model_copy(update={"champion": "somebody"})
-    assert rule(other, own((90, 0, 0), env_id="subset-v0")).winner == "old"
+    ruling = rule(other, own((90, 0, 0), env_id="subset-v0"))
+    assert (ruling.winner, ruling.duels) == ("old", ())
 
 
 def test_a_contender_that_wins_takes_the_throne_and_all_the_weight() -> None:
@@ -153,7 +154,7 @@ def test_of_several_winners_the_better_one_and_of_equal_ones_the_lower_id() -> N
 
 def test_who_is_better_is_the_geometric_mean_over_all_environments() -> None:
     terms = Terms(env_ids=("mult8-v0", "tictactoe-v0"), budget=200, k=0)
-    lopsided = [own((78, 2, 0), contender="a"), own((1, 9, 0), contender="a", env_id="tictactoe-v0")]
+    lopsided = [own((99, 1, 0), contender="a"), own((26, 24, 0), contender="a", env_id="tictactoe-v0")]  # a higher mean
     steady = [own((60, 20, 0), contender="b"), own((60, 20, 0), contender="b", env_id="tictactoe-v0")]
     assert rule(*lopsided, terms=terms).winner == "a"
     assert rule(*lopsided, *steady, terms=terms).winner == "b"
@@ -163,6 +164,15 @@ def test_only_miners_of_the_subnet_can_win() -> None:
     counts = [own((70, 10, 0), contender="gone"), own((60, 20, 0), contender="new")]
     found = decide(merged(*counts), THRONE, ONE, p0=0.51, now_s=500, miners=["old", "new"])
     assert found.winner == "new"
+
+
+def test_a_duel_that_has_ended_stays_as_it_was() -> None:
+    ((first,),) = [result.duels for result in rule(own((60, 20, 0))).duels]
+    counts = merged(own((60, 80, 0)))
+    assert decide(counts, THRONE, ONE, p0=0.51, now_s=900).winner == "old"
+    again = decide(counts, THRONE, ONE, p0=0.51, now_s=900, ended=[first])
+    assert (again.winner, again.duels[0].duels) == ("new", (first,))
+    assert decide(merged(), THRONE, ONE, p0=0.51, now_s=900, ended=[first]).winner == "new"
 
 
 def test_the_next_reign_has_its_own_ratio_and_begins_when_it_was_decided() -> None:

@@ -32,6 +32,8 @@ Made = Callable[[World, str], Store]
 
 PROVABLE: dict[str, Made] = {
     "verdict": bad.false_verdict,
+    "verdict on champion": bad.false_verdict_on_the_champion,
+    "chain": bad.unlinked,
     "info": bad.forged_info,
     "prompt": bad.forged_prompt,
     "gap": bad.cherry_picker,
@@ -108,9 +110,17 @@ def test_honest_validators_find_the_better_miner() -> None:
 def test_what_is_proved_against_a_validator_takes_it_out_and_nothing_else(what: str) -> None:
     found = merged(with_honest(Mal=PROVABLE[what](WORLD, "Mal")), beacon=FixedBeacon())
     assert offences(found) == {hotkey("Mal"): what.split()[0]}
-    assert found.trust_of(hotkey("Mal")) == 0
+    (standing,) = [standing for standing in found.standings if standing.hotkey == hotkey("Mal")]
+    assert (standing.trust_ppm, standing.compared, standing.samples) == (0, 0, 0)
     assert (found.own, found.shared) == (alone().own, alone().shared)
     assert winner(found) == GOOD
+
+
+def test_anothers_blocks_are_foreign_even_where_they_hold_nothing_of_its_own() -> None:
+    world = World(own=0)
+    stores = {name: bad.honest(world, name) for name in HONEST}
+    found = merged({**stores, "Mal": stores["Ann"]}, beacon=FixedBeacon())
+    assert offences(found) == {hotkey("Mal"): "foreign"}
 
 
 @pytest.mark.parametrize("made", [bad.liar, bad.two_faced])
@@ -234,6 +244,30 @@ def test_a_store_out_of_reach_is_no_offence_and_its_evidence_is_left_out() -> No
     assert (found.own, found.shared) == (alone().own, alone().shared)
 
 
+def test_to_keep_the_others_away_is_not_to_rule() -> None:
+    async def gone() -> AsyncIterator[bytes]:
+        raise StorageUnavailable("out of reach")
+        yield b""
+
+    async def without(others: Callable[[], AsyncIterator[bytes]], stake: int) -> Merged:
+        sources = {hotkey("Mal"): blocks(bad.liar(WORLD, "Mal")), hotkey("Ann"): others(), hotkey("Bob"): others()}
+        return await merge(sources, stakes={hotkey("Mal"): 4, hotkey("Ann"): 1, hotkey("Bob"): stake})
+
+    for absent in (gone, lambda: blocks([])):
+        lone = asyncio.run(without(absent, 1))
+        assert lone.trust_of(hotkey("Mal")) == MILLION  # a third is absent, and no more
+        found = asyncio.run(without(absent, 2))
+        assert not found.own
+        assert not found.shared
+        assert {standing.trust_ppm for standing in found.standings} == {0}
+
+
+def test_offenders_are_not_missed() -> None:
+    forgers = {f"Mal{number}": bad.false_verdict(WORLD, f"Mal{number}") for number in range(5)}
+    found = merged({"Ann": honest("Ann"), **forgers}, beacon=FixedBeacon())
+    assert found.trust_of(hotkey("Ann")) == MILLION
+
+
 @given(st.permutations(["Ann", "Bob", "Cid", "Mal", "Liar"]), st.data())
 def test_the_order_of_validators_and_of_how_their_blocks_arrive_changes_no_byte(
     order: list[str], data: st.DataObject
@@ -284,12 +318,24 @@ def test_evidence_from_before_a_reign_is_checked_and_not_counted() -> None:
 
 
 def test_shared_challenges_of_a_slice_that_began_before_keep_their_places() -> None:
-    """A block's time falls within a round: what is left of the slice is compared at its own indices."""
-    world = World(per_block=5)
-    stores = {name: bad.honest(world, name) for name in HONEST}
-    found = merged(stores, since_s=world.began_s + 1, beacon=FixedBeacon())
-    assert sum(count.tally.total for count in found.shared if count.contender == GOOD) == world.shared - 5
+    """A block's time falls within a round: what is left of a slice keeps its indices, and two of three suffice."""
+    sizes = dict(zip(HONEST, (5, 4, 3), strict=True))
+    stores = {name: bad.honest(World(per_block=size), name) for name, size in sizes.items()}
+    found = merged(stores, since_s=WORLD.began_s + 1, beacon=FixedBeacon())
+    assert (
+        sum(count.tally.total for count in found.shared if count.contender == GOOD) == WORLD.shared - 4
+    )  # two have it
     assert {standing.trust_ppm for standing in found.standings} == {MILLION}
+
+
+def test_evidence_from_after_the_ruling_is_not_counted() -> None:
+    async def until(until_s: int) -> Merged:
+        sources = {hotkey(name): blocks(honest(name)) for name in HONEST}
+        return await merge(sources, beacon=FixedBeacon(), until_s=until_s)
+
+    assert asyncio.run(until(WORLD.began_s + 100)).to_bytes() == alone().to_bytes()
+    early = asyncio.run(until(WORLD.began_s + 1))
+    assert {standing.samples for standing in early.standings} == {2 * WORLD.per_block}
 
 
 def test_no_more_than_the_limit_of_own_challenges_counts_and_it_is_the_first_that_do() -> None:

@@ -147,6 +147,15 @@ def test_a_validator_that_few_can_be_compared_with_is_not_excluded_by_them() -> 
     assert inconsistent({DUEL: tallies}, stakes) == {}
 
 
+def test_who_takes_no_part_is_not_heard() -> None:
+    stakes = dict.fromkeys("abc", 1)
+    votes: dict[str, Bits] = {"a": (True, True), "b": (True, True), "stranger": (False, False)}
+    assert agreements([votes], stakes)["a"].trust_ppm == MILLION
+    assert not agreements([{"a": (True, True), "stranger": (True, True)}], stakes)["a"].compared
+    tallies = {"a": Tally(40, 5, 15), "b": Tally(38, 6, 16), "stranger": Tally(0, 60, 0)}
+    assert inconsistent({DUEL: tallies}, stakes) == {}
+
+
 def test_what_is_reached_is_what_more_than_half_of_the_stake_has_sampled() -> None:
     assert reach([(1, 10), (1, 20), (1, 900)], 3) == 20
     assert reach([(1, 10), (1, 900)], 2) == 10
@@ -188,10 +197,8 @@ def test_a_shared_challenge_has_one_outcome_however_many_met_it() -> None:
     assert settle({"a": (False, True), "b": (True, False), "c": (True, False)}, trust, stakes, total) == (LOSS, 900_000)
     assert settle({"a": (True, True), "b": (False, False)}, trust, stakes, total) == (TIE, MILLION)
     assert settle({"a": (False, True)}, trust, stakes, total) is None
-    assert settle({"a": (False, True), "x": (True, False)}, {"a": MILLION}, {"a": 1, "x": 50}, MILLION) == (
-        WIN,
-        MILLION,
-    )
+    strangers: dict[str, Bits] = {"x": (True, False), "a": (False, True), "y": (False, True)}
+    assert settle(strangers, {"a": MILLION, "y": 0}, {"a": 1, "x": 50, "y": 50}, MILLION) == (WIN, MILLION)
 
 
 @pytest.mark.parametrize("votes", [{}, {"x": (True, False)}])

@@ -11,10 +11,10 @@ from typing import Any
 
 from chimera.actors import cluster
 from chimera.actors.duel import Duel, play_match
-from chimera.arena.duel.match import MinerRef, Pair
-from chimera.arena.types import Count, Hotkey
+from chimera.arena.duel.match import MinerRef
+from chimera.arena.types import Count, Hotkey, Sample
 from chimera.arena.validators.beacon import Beacon, DrandBeacon, SeededBeacon
-from chimera.arena.validators.blocks import Chain
+from chimera.arena.validators.blocks import Chain, cut
 from chimera.arena.validators.chain import Metagraph, Receipt, SubnetChain
 from chimera.arena.validators.chain_bittensor import BittensorChain
 from chimera.arena.validators.chain_local import LocalChain
@@ -29,12 +29,17 @@ from chimera.arena.validators.throne import Ruling, Throne
 from chimera.arena.validators.wallet import DevelopmentKey, open_hotkey
 from chimera.core.clock import SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import ChainError, ChimeraError
+from chimera.core.errors import ChainError, ChimeraError, StorageError, StorageUnavailable
 from chimera.core.types import Frozen
 from chimera.storage.objects import ObjectStore, open_objects
 from chimera.storage.state import StateStore, open_state
 
 log = logging.getLogger(__name__)
+
+MAX_TRIES = 5
+"""Times that a block is offered to a store that is out of reach."""
+
+PAUSE_S = 0.5
 
 SpawnDuel = Callable[[str], Any]
 """Starts, or finds, the Duel actor of an environment."""
@@ -51,15 +56,25 @@ class Sampled(Frozen):
 
 
 class Settled(Frozen):
-    """What a validator made of everybody's evidence. `refused` is why the chain did not take the weights, if so."""
+    """What a validator made of everybody's evidence. `refused` is why the chain did not take the weights, if so.
+
+    `merged` and `ruling` are None where it had ruled before, and only the weights were set again.
+    """
 
     hotkey: Hotkey
-    merged: Merged
-    ruling: Ruling
+    merged: Merged | None
+    ruling: Ruling | None
     throne: Throne
     weights: dict[str, float]
     receipt: Receipt | None = None
     refused: str = ""
+
+
+class Missed(Frozen):
+    """A round that could not be sampled or settled, and why. The next one may be."""
+
+    hotkey: Hotkey
+    why: str
 
 
 class Validator:
@@ -79,24 +94,27 @@ class Validator:
         self.hotkey: str = self._keypair.ss58_address
         self._spawn_duel = spawn_duel or self._duel_actor
         self._key = key_of(plan.subnet.netuid, self.hotkey)
-        self._asked = Asked(self.hotkey)
         self._busy = asyncio.Lock()
+        self._publishing = asyncio.Lock()
         self._beacon: Beacon = (
             DrandBeacon() if plan.beacon == "drand" else SeededBeacon(plan.beacon.removeprefix("seed:"))
         )
         self._stores: dict[str, ObjectStore] = {}
         self._state: StateStore
         self._chain: Chain
+        self._asked: Asked
+        self._stale = False
         self._subnet: SubnetChain
 
     async def awake(self) -> None:
         """Open the stores, and read the own chain. Raises what opening them raises."""
         self._state = open_state(self._settings.state)
         self._subnet = self._open_subnet()
-        self._chain = Chain(self._keypair, self._store(self._plan.blocks), self._clock)
-        await self._chain.open()
-        for index in range(self._chain.next_index):
-            self._asked.saw(await self._chain.read(index))
+        await self._open_chain()
+
+    async def ready(self) -> str:
+        """The hotkey, when the stores are open and the chain has been read."""
+        return self.hotkey
 
     async def sample(self, round: int) -> Sampled:
         """Ask everything of a round that was not asked yet, and publish it. Environments go side by side.
@@ -104,7 +122,9 @@ class Validator:
         Miners or a beacon that cannot be reached cost the samples, and are reported; nobody is judged by it.
         """
         async with self._busy:
-            record, _ = await self._record()
+            if self._stale:
+                await self._open_chain()
+            record, _ = await self._record(int(self._clock.now()))
             faults: list[str] = []
             try:
                 randomness: str | None = await self._beacon.randomness(round)
@@ -128,42 +148,31 @@ class Validator:
     async def settle(self, now_s: int, dry_run: bool = False) -> Settled:
         """Merge all validators' blocks, rule on the throne as of `now_s`, and set the weights unless it is a dry run.
 
-        The same blocks and the same time give the same ruling, whoever makes it. A ruling that the chain does not take
-        stands all the same, and is set with the next.
+        The same blocks and the same time give the same ruling, whoever makes it. Each time is ruled once: told it
+        again, or an earlier one, this only sets the weights if the chain has not taken them.
         """
         async with self._busy:
-            record, version = await self._record()
+            record, version = await self._record(now_s)
+            merged, ruling = None, None
             metagraph = await self._subnet.metagraph()
-            merged = await self._merged(record, metagraph, now_s)
-            miners = [miner.miner_id for miner in self._plan.round.miners]
-            ruling = decide(
-                merged,
-                record.throne,
-                self._plan.terms,
-                p0=record.p0,
-                now_s=now_s,
-                miners=miners,
-                ended=record.ended,
-            )
-            heads = {
-                seen.hotkey: Head(index=seen.head_index, hash=seen.head_hash)
-                for seen in merged.standings
-                if seen.head_index >= 0
-            }
-            after = record.after(ruling, self._plan.round, heads)
-            weights = ruling.weights(miners)
+            if now_s > record.settled_s:
+                merged, ruling, record = await self._ruled(record, metagraph, now_s)
+                if not dry_run:
+                    version = await write_record(self._state, self._key, record, expected=version)
+            weights = {miner.miner_id: float(miner.miner_id == record.throne.champion) for miner in self._miners()}
             receipt, refused = None, ""
-            if not dry_run:
-                await write_record(self._state, self._key, after, expected=version)
+            if not dry_run and not record.weights_set:
                 try:
                     receipt = await self._subnet.set_weights(weights, metagraph=metagraph)
+                    record = record.model_copy(update={"weights_set": True})
+                    await write_record(self._state, self._key, record, expected=version)
                 except ChainError as error:
                     refused = str(error)
             return Settled(
                 hotkey=self.hotkey,
                 merged=merged,
                 ruling=ruling,
-                throne=after.throne,
+                throne=record.throne,
                 weights=weights,
                 receipt=receipt,
                 refused=refused,
@@ -196,30 +205,68 @@ class Validator:
     async def _match(
         self, duel: Any, env_id: str, contender: MinerRef, champion_id: str, round: int, randomness: str | None
     ) -> int:
+        """Play a match and publish it, whole: a miner that leaves out what it does not know has played nothing."""
         plan = self._plan.round.match(
             env_id, contender, champion_id=champion_id, asked=self._asked, round=round, randomness=randomness
         )
-        pairs, waiting = 0, list[Pair]()
-        try:
-            async with aclosing(play_match(duel, plan)) as match:
-                async for played in match:
-                    waiting += played.pairs
-                    while len(waiting) >= self._plan.block_pairs:
-                        now, waiting = waiting[: self._plan.block_pairs], waiting[self._plan.block_pairs :]
-                        pairs += await self._publish(now)
-        finally:
-            pairs += await self._publish(waiting)
-        return pairs
+        samples: list[Sample] = []
+        async with aclosing(play_match(duel, plan)) as match:
+            async for played in match:
+                for pair in played.pairs:
+                    samples += (pair.champion, pair.contender)
+        for part in cut(samples, self._plan.block_pairs):
+            await self._publish(part)
+        return len(samples) // 2
 
-    async def _publish(self, pairs: list[Pair]) -> int:
-        if pairs:
-            block = await self._chain.append([sample for pair in pairs for sample in (pair.champion, pair.contender)])
-            self._asked.saw(block)
-        return len(pairs)
+    async def _publish(self, samples: list[Sample]) -> None:
+        """Add a block, one at a time. What may have been stored is stored again until it is known; whatever else goes
+        wrong, the chain is read anew before anything is added to it, since counts may be others than they were."""
+        async with self._publishing:
+            if self._stale:
+                raise StorageError("the chain has to be read again: not sampled in this round")
+            pause_s = PAUSE_S
+            for _ in range(MAX_TRIES):
+                try:
+                    self._asked.saw(await self._chain.append(samples))
+                    return
+                except StorageUnavailable:
+                    await asyncio.sleep(pause_s)
+                    pause_s *= 2
+                except ChimeraError:
+                    self._stale = True
+                    raise
+            self._stale = True
+            raise StorageUnavailable(f"{MAX_TRIES} tries to store a block failed")
+
+    async def _open_chain(self) -> None:
+        """Read the own chain, from its first block. Raises EvidenceError, StorageError."""
+        chain, asked = Chain(self._keypair, self._store(self._plan.blocks), self._clock), Asked(self.hotkey)
+        await chain.open()
+        for index in range(chain.next_index):
+            asked.saw(await chain.read(index))
+        self._chain, self._asked, self._stale = chain, asked, False
+
+    async def _ruled(self, record: Record, metagraph: Metagraph, now_s: int) -> tuple[Merged, Ruling, Record]:
+        merged = await self._merged(record, metagraph, now_s)
+        miners = [miner.miner_id for miner in self._miners()]
+        ruling = decide(
+            merged,
+            record.throne,
+            self._plan.terms,
+            p0=record.p0,
+            now_s=now_s,
+            miners=miners,
+            ended=record.ended,
+        )
+        heads = {hotkey: head for hotkey, head in record.heads.items() if hotkey in self._known()}
+        for seen in merged.standings:
+            if seen.head_index >= 0:
+                heads[seen.hotkey] = Head(index=seen.head_index, hash=seen.head_hash)
+        return merged, ruling, record.after(ruling, self._plan.round, heads)
 
     async def _merged(self, record: Record, metagraph: Metagraph, now_s: int) -> Merged:
         """Everybody's evidence in the duels that are on, up to `now_s`."""
-        known = {self.hotkey: self._plan.blocks, **{peer.hotkey: peer.blocks for peer in self._plan.peers}}
+        known = self._known()
         stakes = {
             hotkey: stake
             for hotkey, permitted, stake in zip(
@@ -236,10 +283,17 @@ class Validator:
             until_s=now_s,
         )
 
-    async def _record(self) -> tuple[Record, int]:
+    async def _record(self, now_s: int) -> tuple[Record, int]:
         found, version = await read_record(self._state, self._key)
         record = found or Record(throne=Throne(champion=self._plan.champion))
-        return record.among(self._plan.round, self._plan.champion), version
+        return record.at(now_s, self._plan.round, self._plan.champion), version
+
+    def _miners(self) -> tuple[MinerRef, ...]:
+        return self._plan.round.miners
+
+    def _known(self) -> dict[str, str]:
+        """Where the blocks of each validator are, this one's among them."""
+        return {**{peer.hotkey: peer.blocks for peer in self._plan.peers}, self.hotkey: self._plan.blocks}
 
     def _store(self, url: str) -> ObjectStore:
         if url not in self._stores:
@@ -256,7 +310,7 @@ class Validator:
                 version_key=subnet.version_key,
             )
         known = [self.hotkey, *(peer.hotkey for peer in self._plan.peers)]
-        known += [miner.miner_id for miner in self._plan.round.miners]
+        known += [miner.miner_id for miner in self._miners()]
         return LocalChain(
             hotkeys=sorted(set(known)),
             hotkey=self.hotkey,

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from chimera.core.errors import InputError, MissingExtra, StorageError
+from chimera.core.errors import InputError, MissingExtra, ObjectTooLarge, StorageError
 from chimera.storage.url import hide_password
 
 MAX_KEY_CHARACTERS = 512
@@ -35,7 +35,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     async def get(self, key: str) -> bytes:
-        """What is stored under `key`. Raises ObjectMissing, and StorageError for more than 16 MiB."""
+        """What is stored under `key`. Raises ObjectMissing, and ObjectTooLarge for more than 16 MiB."""
 
     @abstractmethod
     async def create(self, key: str, data: bytes) -> None:
@@ -60,13 +60,34 @@ class ObjectStore(ABC):
         """Let go of connections. Twice is fine; using the store after is not."""
 
 
+def is_key(key: str) -> bool:
+    """Whether stores take this key."""
+    return len(key) <= MAX_KEY_CHARACTERS and _KEY.fullmatch(key) is not None
+
+
 def check_key(key: str) -> None:
     """Raises StorageError for a key that no store takes."""
-    if len(key) > MAX_KEY_CHARACTERS or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise StorageError(
             f"{key!a:.200} is no key: use up to {MAX_KEY_CHARACTERS} letters, digits and ._=- in words between slashes,"
             " none of which begins with a dot"
         )
+
+
+def check_size(key: str, data: bytes) -> None:
+    """Raises StorageError for more bytes than an object has."""
+    if len(data) > MAX_OBJECT_BYTES:
+        raise StorageError(f"{key} has {len(data)} bytes; the limit is {MAX_OBJECT_BYTES}")
+
+
+def too_large(where: str, key: str) -> ObjectTooLarge:
+    """What stores raise for an object that is not read."""
+    return ObjectTooLarge(f"{where}: {key} is larger than {MAX_OBJECT_BYTES} bytes, and is not read")
+
+
+def too_many(where: str, prefix: str) -> StorageError:
+    """What stores raise for a folder that is not listed."""
+    return StorageError(f"{where}: more than {MAX_LISTED} objects are in {prefix!r}")
 
 
 def open_objects(url: str) -> ObjectStore:

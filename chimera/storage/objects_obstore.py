@@ -1,16 +1,21 @@
-"""Object stores over `obstore`: memory, S3, a local directory, a plain HTTP server."""
+"""Object stores over `obstore`: memory, S3, a plain HTTP server.
+
+Its functions that wait are called in threads, and not its async ones: these wake the event loop from threads of their
+own, which outlive the answer, and one that comes back to an interpreter that is ending takes the process down (SIGABRT).
+Threads of Python's are joined first.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import builtins
+import functools
 import re
-import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -20,15 +25,22 @@ from obstore.exceptions import (
     PreconditionError,
     UnauthenticatedError,
 )
-from obstore.store import HTTPStore, LocalStore, MemoryStore, S3Store
+from obstore.store import HTTPStore, MemoryStore, S3Store
 
 from chimera.core.errors import ObjectExists, ObjectMissing, StorageError, StorageUnavailable
-from chimera.storage.objects import MAX_LISTED, MAX_OBJECT_BYTES, ObjectStore, check_key
+from chimera.storage import objects
+from chimera.storage.objects import ObjectStore, check_key, check_size
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 CHUNK_BYTES = 1 << 20
+
+MAX_THREADS = 8
+"""Calls that one store has in progress at once; others wait."""
 
 RETRY: RetryConfig = {
     "max_retries": 4,
@@ -49,29 +61,19 @@ class Objects(ObjectStore):
         self.where = where
         self._store = store
         self._closed = False
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="objects")
 
     async def get(self, key: str) -> bytes:
         self._check(key)
         with self._boundary(key):
-            found = await obstore.get_async(self._store, key)
-            size, parts = found.meta["size"], [b""]
-            if size <= MAX_OBJECT_BYTES:
-                size = 0
-                async for part in found.stream(min_chunk_size=CHUNK_BYTES):
-                    size += len(part)  # a server may send more than it announced
-                    if size > MAX_OBJECT_BYTES:
-                        break
-                    parts.append(bytes(part))
-        if size > MAX_OBJECT_BYTES:
-            raise StorageError(f"{self.where}: {key} is larger than {MAX_OBJECT_BYTES} bytes, and is not read")
-        return b"".join(parts)
+            return await self._wait_for(self._read, key)
 
     async def create(self, key: str, data: bytes) -> None:
         self._check(key)
-        self._check_size(key, data)
+        check_size(key, data)
         with self._boundary(key):
             try:
-                await obstore.put_async(self._store, key, data, mode="create")
+                await self._wait_for(obstore.put, self._store, key, data, mode="create")
             except FileNotFoundError:
                 raise StorageError(f"{self.where} does not exist: make the bucket first") from None
 
@@ -79,7 +81,7 @@ class Objects(ObjectStore):
         self._check(key)
         try:
             with self._boundary(key):
-                await obstore.head_async(self._store, key)
+                await self._wait_for(obstore.head, self._store, key)
         except ObjectMissing:
             return False
         return True
@@ -87,25 +89,42 @@ class Objects(ObjectStore):
     async def list(self, prefix: str = "") -> list[str]:
         folder = prefix.removesuffix("/")
         self._check(folder or "all")
-        keys: list[str] = []
         with self._boundary(prefix):
-            async for part in obstore.list(self._store, folder or None, chunk_size=1_000):
-                keys += [meta["path"] for meta in part]
-                if len(keys) > MAX_LISTED:
-                    raise StorageError(f"{self.where}: more than {MAX_LISTED} objects are in {prefix!r}")
-        return sorted(keys)
+            return sorted(await self._wait_for(self._keys, folder))
 
     async def close(self) -> None:
         self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _wait_for(self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, functools.partial(call, *arguments, **options)
+        )
+
+    def _read(self, key: str) -> bytes:
+        found = obstore.get(self._store, key)
+        size, parts = 0, [b""]
+        if found.meta["size"] > objects.MAX_OBJECT_BYTES:
+            raise objects.too_large(self.where, key)
+        for part in found.stream(min_chunk_size=CHUNK_BYTES):
+            size += len(part)  # a server may send more than it announced
+            if size > objects.MAX_OBJECT_BYTES:
+                raise objects.too_large(self.where, key)
+            parts.append(bytes(part))
+        return b"".join(parts)
+
+    def _keys(self, folder: str) -> builtins.list[str]:
+        keys: builtins.list[str] = []
+        for part in obstore.list(self._store, folder or None, chunk_size=1_000):
+            keys += [meta["path"] for meta in part]
+            if len(keys) > objects.MAX_LISTED:
+                raise objects.too_many(self.where, folder)
+        return keys
 
     def _check(self, key: str) -> None:
         if self._closed:
             raise StorageError(f"{self.where}: the object store is closed")
         check_key(key)
-
-    def _check_size(self, key: str, data: bytes) -> None:
-        if len(data) > MAX_OBJECT_BYTES:
-            raise StorageError(f"{key} has {len(data)} bytes; the limit is {MAX_OBJECT_BYTES}")
 
     @contextmanager
     def _boundary(self, key: str) -> Iterator[None]:
@@ -126,49 +145,6 @@ class Objects(ObjectStore):
                 raise StorageError(f"{self.where}: {key!r} is refused, with HTTP status {status[1]}") from None
             said = f"HTTP status {status[1]}" if status else type(error).__name__
             raise StorageUnavailable(f"{self.where} is out of reach, or failed ({said}), at {key!r}") from None
-
-
-class LocalObjects(Objects):
-    """A directory, made when the first object is. Several processes may share it.
-
-    Creating is done here rather than by obstore, which neither waits for the disk nor could: it links a file under its
-    name before its bytes are down, so that a power cut could leave an empty object that nobody may replace.
-    """
-
-    def __init__(self, *, path: Path) -> None:
-        self.path = path
-        super().__init__(store=MemoryStore(), where=f"file://{path}")
-        self._found = False
-
-    async def get(self, key: str) -> bytes:
-        self._find()
-        return await super().get(key)
-
-    async def exists(self, key: str) -> bool:
-        self._find()
-        return await super().exists(key)
-
-    async def list(self, prefix: str = "") -> list[str]:
-        self._find()
-        return await super().list(prefix)
-
-    async def create(self, key: str, data: bytes) -> None:
-        self._check(key)
-        self._check_size(key, data)
-        with self._boundary(key):
-            try:
-                created = await asyncio.to_thread(_create_file, self.path / key, data)
-            except OSError as error:
-                raise StorageError(f"{self.where}: {key} cannot be made: {error.strerror}") from None
-        if not created:
-            raise ObjectExists(f"{self.where}: {key} is there already")
-
-    def _find(self) -> None:
-        """Open the directory as soon as it is there. Until then it is empty."""
-        if not self._found and self.path.is_dir():
-            with self._boundary(""):
-                self._store = LocalStore(self.path)
-            self._found = True
 
 
 class HttpObjects(Objects):
@@ -204,32 +180,3 @@ def s3_objects(*, bucket: str, prefix: str, endpoint: str) -> Objects:
         retry_config=RETRY,
     )
     return Objects(store=store, where=f"s3://{bucket}/{prefix}".rstrip("/"))
-
-
-def _create_file(path: Path, data: bytes) -> bool:
-    """Make the file durably and in one step; false if there is one, which is left alone."""
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}#{secrets.randbits(48)}")  # a name that listings leave out
-    try:
-        with draft.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)  # which, unlike a rename, replaces nothing
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink(missing_ok=True)
-    for folder in (path.parent, *(each.parent for each in missing)):
-        _sync_folder(folder)
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,7 +14,7 @@ from typing import Any
 from bittensor_core import Keypair
 
 from chimera.actors import cluster
-from chimera.actors.validator import Sampled, Settled, Validator
+from chimera.actors.validator import Missed, Sampled, Settled, Validator
 from chimera.arena.duel.match import MinerRef
 from chimera.arena.validators.beacon import current_round
 from chimera.arena.validators.decide import Terms
@@ -23,7 +23,7 @@ from chimera.arena.validators.sampler import RoundPlan
 from chimera.arena.validators.terms import Peer, ValidatorPlan
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import InputError
+from chimera.core.errors import ChimeraError, InputError
 from chimera.storage.state import open_state
 
 RETRY_S = 60.0
@@ -39,7 +39,7 @@ DEMO_ENVS = ("mult8-v0", "tictactoe-v0")
 DEMO_ROUNDS = 2
 """In the first the best takes the throne, in the second it is challenged."""
 
-Watcher = Callable[[int, Sampled | Settled], None]
+Watcher = Callable[[int, Sampled | Settled | Missed], None]
 """Is told what each validator did, in which round (counted from 1)."""
 
 
@@ -64,6 +64,14 @@ class RunningValidator:
 
     def __init__(self, plan: ValidatorPlan, settings: Settings, name: str) -> None:
         self._handle = cluster.spawn(Validator, name=name, lasting=False, plan=plan, settings=settings)
+
+    async def ready(self) -> str:
+        """Wait until it has opened its stores and read its chain; its hotkey. Raises what that raised, at once."""
+        try:
+            hotkey: str = await self._handle.ready.remote()
+            return hotkey
+        except Exception as error:
+            raise cluster.unwrap(error) from None
 
     async def sample(self, round: int) -> Sampled:
         """See `Validator.sample`."""
@@ -102,6 +110,7 @@ async def running(plans: Sequence[ValidatorPlan], settings: Settings) -> AsyncGe
         name = f"validator-{secrets.token_hex(3)}"
         for number, plan in enumerate(plans):
             validators.append(RunningValidator(plan, settings, f"{name}/{number}"))
+        await asyncio.gather(*(validator.ready() for validator in validators))
         yield validators
     finally:
         for validator in validators:
@@ -115,6 +124,7 @@ async def validate(
     watch: Watcher,
     *,
     epoch_s: int = 1_200,
+    grace_s: int = 60,
     once: bool = False,
     dry_run: bool = False,
     clock: Clock | None = None,
@@ -122,19 +132,29 @@ async def validate(
     """Be a validator: in each epoch sample a round, and settle when it is over; with `once` a single time, at once.
 
     Epochs begin at multiples of `epoch_s` seconds since 1970, so that validators with no tie to one another sample the
-    same shared challenges and settle by the same evidence. The beacon's round is the last before the epoch began.
+    same shared challenges and settle by the same evidence: blocks from before the epoch's end, read `grace_s` later,
+    when what was published in its last seconds can be seen and clocks agree that it is over. The beacon's round is the
+    last before the epoch began. A round that fails is told to `watch`, and the next begins; with `once` it is raised.
     """
     clock = clock or SystemClock()
     number = 0
     async with running([plan], settings) as (validator,):
+        hotkey = await validator.ready()
         while True:
             number += 1
             began_s = int(clock.now()) // epoch_s * epoch_s
-            watch(number, await validator.sample(current_round(began_s)))
-            ends_s = math.ceil(clock.now()) if once else began_s + epoch_s
-            await asyncio.sleep(max(0.0, ends_s - clock.now()))
-            settled = await validator.settle(ends_s, dry_run=dry_run)
-            watch(number, settled)
+            try:
+                watch(number, await validator.sample(current_round(began_s)))
+                ends_s = math.ceil(clock.now()) if once else began_s + epoch_s
+                await asyncio.sleep(max(0.0, ends_s + (0 if once else grace_s) - clock.now()))
+                settled = await validator.settle(ends_s, dry_run=dry_run)
+                watch(number, settled)
+            except ChimeraError as error:
+                if once:
+                    raise
+                watch(number, Missed(hotkey=hotkey, why=str(error)))
+                await asyncio.sleep(max(1.0, began_s + epoch_s + grace_s - clock.now()))
+                continue
             if once:
                 return settled
 
@@ -178,7 +198,7 @@ def demo_plans(folder: Path) -> list[ValidatorPlan]:
             blocks=blocks,
             peers=tuple(Peer(hotkey=other, blocks=blocks) for other in hotkeys.values() if other != hotkey),
             champion=miners[0].miner_id,
-            round=RoundPlan(env_ids=DEMO_ENVS, miners=miners, shared=24, own=48),
+            round=RoundPlan(env_ids=DEMO_ENVS, miners=miners, shared=24, own=48, window_s=366 * 86_400),
             terms=Terms(env_ids=DEMO_ENVS),
             beacon="seed:demo",
         )

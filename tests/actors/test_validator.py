@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,23 @@ from typing import Any
 import pytest
 
 from chimera.actors import duel as duel_actor
+from chimera.actors import validator as validator_actor
 from chimera.actors.validator import Validator
+from chimera.arena.types import MAX_TEXT_CHARS
 from chimera.arena.validators.audit import ChainReport, audit_chain
 from chimera.arena.validators.blocks import decode_block
 from chimera.arena.validators.terms import ValidatorPlan
 from chimera.core.config import Settings
+from chimera.core.errors import StorageUnavailable
 from chimera.system.validation import demo_plans
 from tests.actors.duel_handle import DuelHandle
 
 SHARED, OWN = 24, 48
 """Of the demo's plan, in each environment and for each of the two contenders."""
+
+
+NOW_S = int(time.time()) + 600
+"""After all that is published here."""
 
 
 @pytest.fixture
@@ -135,7 +143,7 @@ async def test_the_same_evidence_gives_everybody_the_same_ruling(opened: Any, tm
     validators = [await opened(number) for number in range(3)]
     for validator in validators:
         await validator.sample(1)
-    settled = [await validator.settle(2_000_000_000) for validator in validators]
+    settled = [await validator.settle(NOW_S) for validator in validators]
     assert len({outcome.merged.to_bytes() for outcome in settled}) == 1
     assert len({outcome.ruling for outcome in settled}) == 1
     best = demo_plans(tmp_path)[0].round.miners[-1].miner_id
@@ -147,10 +155,122 @@ async def test_the_same_evidence_gives_everybody_the_same_ruling(opened: Any, tm
 async def test_a_dry_run_changes_nothing(opened: Any, tmp_path: Path) -> None:
     validator = await opened(0)
     await validator.sample(1)
-    first = await validator.settle(2_000_000_000, True)
+    first = await validator.settle(NOW_S, True)
     assert first.receipt is None
     assert not (tmp_path / "arena").exists(), "no weights were set"
-    assert await validator.settle(2_000_000_000, True) == first
+    assert await validator.settle(NOW_S, True) == first
+
+
+async def test_a_time_is_ruled_once_whatever_dies_meanwhile(
+    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        await (await opened(number)).sample(1)
+    undisturbed = await (await opened(2)).settle(NOW_S)
+
+    class Killed(BaseException):
+        pass
+
+    async def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    before_weights = await opened(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(before_weights._subnet, "set_weights", killed)
+        with pytest.raises(Killed):
+            await before_weights.settle(NOW_S)
+    again = await (await opened(0)).settle(NOW_S)
+    assert again.ruling is None and again.receipt is not None, "the weights alone were left to be set"
+    assert again.throne == undisturbed.throne
+    assert again.weights == undisturbed.weights
+    once_more = await (await opened(0)).settle(NOW_S)
+    assert once_more.receipt is None and once_more.throne == undisturbed.throne
+    lines = (tmp_path / "arena" / "subnet-0.jsonl").read_text().splitlines()
+    assert len(lines) == 2, "each validator has set its weights once"
+
+
+async def test_a_store_out_of_reach_for_a_moment_costs_nothing(
+    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validator_actor, "PAUSE_S", 0.0)
+    validator = await opened(0)
+    failing(monkeypatch, validator, times=3)
+    sampled = await validator.sample(1)
+    assert (sampled.pairs, sampled.faults) == (2 * 2 * (SHARED + OWN), ())
+    assert audit(tmp_path, validator).faults == ()
+
+
+async def test_a_store_out_of_reach_for_a_round_costs_that_round(
+    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validator_actor, "PAUSE_S", 0.0)
+    validator = await opened(0)
+    with monkeypatch.context() as patched:
+        failing(patched, validator, times=1_000)
+        sampled = await validator.sample(1)
+    assert sampled.pairs == 0 and sampled.faults
+    sampled = await validator.sample(2)
+    assert (sampled.pairs, sampled.faults) == (2 * 2 * (SHARED + OWN), ())
+    assert audit(tmp_path, validator).faults == ()
+
+
+async def test_a_second_process_of_the_same_validator_does_no_harm_to_its_chain(opened: Any, tmp_path: Path) -> None:
+    first, second = await opened(0), await opened(0)
+    await first.sample(1)
+    late = await second.sample(1)
+    assert late.pairs == 0 and any("another process" in fault for fault in late.faults)
+    assert audit(tmp_path, first).faults == ()
+    assert (await second.sample(2)).faults == ()
+    assert audit(tmp_path, first).faults == ()
+
+
+async def test_long_answers_fill_more_blocks_and_leave_no_gap(opened: Any, tmp_path: Path) -> None:
+    miners = [miner.model_dump() for miner in demo_plans(tmp_path)[0].round.miners]
+    miners[1]["spec"] = "python:tests.actors.test_validator:endless"
+    validator = await opened(0, **one_environment(tmp_path, miners=miners[:2], shared=0, own=60))
+    sampled = await validator.sample(1)
+    assert (sampled.pairs, sampled.faults) == (60, ())
+    assert sampled.blocks == 2, "24 MB do not fit into one"
+    assert audit(tmp_path, validator).faults == ()
+
+
+async def test_refusing_what_it_does_not_know_brings_a_miner_nothing(opened: Any, tmp_path: Path) -> None:
+    miners = [miner.model_dump() for miner in demo_plans(tmp_path)[0].round.miners]
+    miners[1]["spec"] = "python:tests.actors.test_validator:selective"
+    validator = await opened(0, **one_environment(tmp_path, miners=miners, shared=0, own=30))
+    for round in (1, 2, 3):
+        sampled = await validator.sample(round)
+        assert sampled.pairs == 30 and len(sampled.faults) == 1, "what it would answer is no evidence either"
+    report = audit(tmp_path, validator)
+    assert report.faults == ()
+    assert {contender for _, _, contender in challenges(tmp_path, validator)} == {miners[2]["miner_id"]}
+
+
+def endless(prompt: str) -> str:
+    """The longest reply in the most bytes: each of these is six in JSON."""
+    return "\x01" * MAX_TEXT_CHARS
+
+
+def selective(prompt: str) -> str:
+    """Knows products of which the first factor is even, and raises for the others."""
+    left, _, right = prompt.split("Compute ")[1].split(".")[0].split(" ")[:3]
+    if int(left) % 2:
+        raise RuntimeError("not now")
+    return str(int(left) * int(right))
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, validator: Validator, *, times: int) -> None:
+    """Makes its store be out of reach for so many creations."""
+    store = validator._store(validator._plan.blocks)
+    create, left = store.create, [times]
+
+    async def out_of_reach(key: str, data: bytes) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise StorageUnavailable("for now")
+        await create(key, data)
+
+    monkeypatch.setattr(store, "create", out_of_reach)
 
 
 async def test_evidence_counts_in_the_reign_it_was_taken_in_and_not_after_its_time(opened: Any, tmp_path: Path) -> None:
@@ -159,9 +279,9 @@ async def test_evidence_counts_in_the_reign_it_was_taken_in_and_not_after_its_ti
     await (await opened(1)).sample(1)  # two of three: a third may be absent
     early = await validator.settle(1_000_000_000)
     assert early.ruling.duels == () and early.throne.round == 1, "nothing had been published by then"
-    now = await validator.settle(2_000_000_000)
+    now = await validator.settle(NOW_S)
     assert now.ruling.winner != now.ruling.champion
-    later = await validator.settle(2_000_000_001)
+    later = await validator.settle(NOW_S + 1)
     assert later.ruling.duels == () and later.throne.champion == now.ruling.winner
 
 
@@ -170,7 +290,7 @@ async def test_a_store_that_cannot_be_read_is_no_fault_of_its_owner(opened: Any,
     peers[0]["blocks"] = "http://127.0.0.1:9/none"
     validator = await opened(0, peers=peers)
     await validator.sample(1)
-    settled = await validator.settle(2_000_000_000)
+    settled = await validator.settle(NOW_S)
     assert settled.merged.unread == (peers[0]["hotkey"],)
     assert settled.merged.offences == ()
 
@@ -179,15 +299,15 @@ async def test_weights_that_the_chain_refuses_do_not_undo_the_ruling(opened: Any
     validator = await opened(0)
     await validator.sample(1)
     (tmp_path / "arena" / "subnet-0.jsonl").mkdir(parents=True)
-    settled = await validator.settle(2_000_000_000)
+    settled = await validator.settle(NOW_S)
     assert "ledger" in settled.refused and settled.receipt is None
     successor = await opened(0)
-    assert (await successor.settle(2_000_000_001)).throne.champion == settled.throne.champion
+    assert (await successor.settle(NOW_S + 1)).throne.champion == settled.throne.champion
 
 
-def one_environment(folder: Path) -> dict[str, Any]:
+def one_environment(folder: Path, **changes: Any) -> dict[str, Any]:
     plan = demo_plans(folder)[0]
     return {
-        "round": {**plan.round.model_dump(), "env_ids": ("mult8-v0",)},
+        "round": {**plan.round.model_dump(), "env_ids": ("mult8-v0",), **changes},
         "terms": {**plan.terms.model_dump(), "env_ids": ("mult8-v0",)},
     }

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bittensor_core import Keypair
 from ray.util.state import list_actors
 
-from chimera.actors.validator import Sampled, Settled
+from chimera.actors.validator import Missed, Sampled, Settled
 from chimera.arena.duel.match import RuleSpec
 from chimera.arena.validators.audit import audit_chain
+from chimera.arena.validators.record import key_of, read_record
 from chimera.core.config import Settings
 from chimera.core.errors import InputError
+from chimera.storage.state import open_state
 from chimera.system.arena import DuelRequest, hold_duel
-from chimera.system.validation import DEMO_MINERS, demo, demo_plans, tournament
+from chimera.system.validation import DEMO_MINERS, demo, demo_plans, tournament, validate
 
 pytestmark = pytest.mark.cluster
 
@@ -34,17 +37,18 @@ def settings(local_ray: Settings, home: Path) -> Settings:
 
 
 async def test_the_best_miner_takes_the_throne_and_keeps_it(settings: Settings) -> None:
-    seen: list[tuple[int, Sampled | Settled]] = []
+    seen: list[tuple[int, Sampled | Settled | Missed]] = []
     outcome = await demo(settings, lambda number, told: seen.append((number, told)))
     best = demo_plans(outcome.blocks.parent)[0].round.miners[-1]
     assert (outcome.champion, best.spec) == (best.miner_id, DEMO_MINERS[-1][1])
     settled = [told for _, told in seen if isinstance(told, Settled)]
-    assert [told.ruling.winner for told in settled] == [best.miner_id] * 6
-    assert [told.ruling.champion == best.miner_id for told in settled] == [False] * 3 + [True] * 3
+    rulings = [told.ruling for told in settled if told.ruling]
+    assert [ruling.winner for ruling in rulings] == [best.miner_id] * 6
+    assert [ruling.champion == best.miner_id for ruling in rulings] == [False] * 3 + [True] * 3
     assert all(told.weights == {**dict.fromkeys(told.weights, 0.0), best.miner_id: 1.0} for told in settled)
     assert (
-        len({told.merged.to_bytes() for told in settled[:3]})
-        == len({told.merged.to_bytes() for told in settled[3:]})
+        len({told.merged.to_bytes() for told in settled[:3] if told.merged})
+        == len({told.merged.to_bytes() for told in settled[3:] if told.merged})
         == 1
     )
     for folder in outcome.blocks.iterdir():
@@ -112,3 +116,39 @@ async def test_a_miner_that_cannot_play_is_refused_before_anything_is_started(se
     with pytest.raises(InputError, match="minimax"):
         await hold_duel(request, settings, lambda *_: None)
     assert pids("Duel") == before
+
+
+async def test_a_validator_goes_on_from_epoch_to_epoch_also_after_one_that_failed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"home": tmp_path})
+    plan = demo_plans(tmp_path)[0].model_copy(update={"peers": ()})
+    hotkey = Keypair.create_from_uri(plan.hotkey).ss58_address
+    state, key = open_state(settings.state), key_of(plan.subnet.netuid, hotkey)
+    await state.put(key, {"this": "is no record"})
+    told: list[Sampled | Settled | Missed] = []
+    missed_once, settled_twice = asyncio.Event(), asyncio.Event()
+
+    def watch(number: int, event: Sampled | Settled | Missed) -> None:
+        told.append(event)
+        if isinstance(event, Missed):
+            missed_once.set()
+        if sum(isinstance(event, Settled) for event in told) == 2:
+            settled_twice.set()
+
+    validator = asyncio.create_task(validate(plan, settings, watch, epoch_s=3, grace_s=0))
+    async with asyncio.timeout(60):
+        await missed_once.wait()
+        await state.delete(key)
+        await settled_twice.wait()
+    validator.cancel()
+    await asyncio.gather(validator, return_exceptions=True)
+    missed = [event for event in told if isinstance(event, Missed)]
+    assert "not a validator's record" in missed[0].why
+    first, second = (event for event in told if isinstance(event, Settled))
+    assert first.ruling is not None and second.ruling is not None
+    assert second.ruling.decided_s > first.ruling.decided_s and second.ruling.decided_s % 3 == 0
+    assert second.throne.champion == plan.round.miners[-1].miner_id
+    record, _ = await read_record(state, key)
+    assert record is not None and record.throne == second.throne and record.weights_set
+    await state.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from bittensor_core import Keypair
@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from chimera.arena import merkle
 from chimera.arena.canonical import digest, encode
 from chimera.arena.types import MAX_BLOCK_BYTES, MAX_BLOCK_SAMPLES, Block, BlockHeader, Sample
-from chimera.arena.validators.challenges import Own, parse
 from chimera.core.clock import Clock
 from chimera.core.errors import EvidenceError, ObjectExists, StorageError
 from chimera.storage.objects import ObjectStore
@@ -28,6 +27,12 @@ GENESIS_HASH = "0" * 64
 """`prev_hash` of a chain's first block."""
 
 SIGNING_PREFIX = b"chimera.arena.block.v1\n"
+
+HEADER_BYTES = 1_000
+"""More than a header and what stands around it ever takes."""
+
+MAX_SKEW_S = 300
+"""How far ahead of the clock a chain's last block may be dated before nothing is appended any more."""
 
 _KEY = re.compile(r"([1-9A-HJ-NP-Za-km-z]{46,50})/([0-9]{12})\.json")
 
@@ -78,6 +83,21 @@ def seal(samples: Sequence[Sample], *, prev_hash: str, index: int, timestamp: in
     )
     signature = signer.sign(SIGNING_PREFIX + unsigned_bytes(header)).hex()
     return Block(header=header.model_copy(update={"signature": signature}), samples=tuple(samples))
+
+
+def cut(samples: Sequence[Sample], most_pairs: int) -> Iterator[list[Sample]]:
+    """Samples, which are pairs, in parts that fit into a block each: at most `most_pairs`, and not too many bytes."""
+    part, size = list[Sample](), 0
+    for champion, contender in zip(samples[::2], samples[1::2], strict=True):
+        pair = [champion, contender]
+        taken = sum(len(leaf) + 1 for leaf in _leaves(pair))
+        if part and (len(part) >= 2 * most_pairs or size + taken > MAX_BLOCK_BYTES - HEADER_BYTES):
+            yield part
+            part, size = [], 0
+        part += pair
+        size += taken
+    if part:
+        yield part
 
 
 def encode_block(block: Block) -> bytes:
@@ -184,7 +204,7 @@ class Chain:
 
         After StorageUnavailable the block may be stored or not: append the same samples again, which never stores them
         twice. Anything else is refused until then. Raises EvidenceError for samples that make no block, StorageError,
-        and ObjectExists when another process writes this chain: then `counters` are others than they were.
+        and ObjectExists when another process writes this chain: what is next is in its blocks, read them again.
         """
         async with self._one_by_one:
             if not self._opened:
@@ -198,23 +218,14 @@ class Chain:
             self._unsettled, self._head = None, block.header
             return block
 
-    async def counters(self, env_ids: Collection[str]) -> dict[str, int]:
-        """The number of the next own challenge in each environment: blocks are read back until each has been met."""
-        if not self._opened:
-            await self.open()
-        wanted, counters = set(env_ids), dict.fromkeys(env_ids, 0)
-        for index in reversed(range(self.next_index)):
-            if not wanted:
-                break
-            for sample in reversed((await self.read(index)).samples):
-                name = parse(sample.challenge_id)
-                if sample.env_id in wanted and isinstance(name, Own):
-                    counters[sample.env_id] = name.counter + 1
-                    wanted.discard(sample.env_id)
-        return counters
-
     def _sealed(self, samples: Sequence[Sample]) -> Block:
         now, head = int(self._clock.now()), self._head
+        if head is not None and head.timestamp > now + MAX_SKEW_S:
+            raise EvidenceError(
+                f"the last block of {self.hotkey} is dated {head.timestamp - now} s ahead of this machine's clock:"
+                " set the clock, or wait; a block that follows it would count in no round before",
+                "time",
+            )
         return seal(
             samples,
             prev_hash=GENESIS_HASH if head is None else block_hash(head),

@@ -7,16 +7,13 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from chimera.arena.duel.aggregate import MAX_ENVIRONMENTS
 from chimera.arena.duel.types import DuelResult
 from chimera.arena.types import Count, HexHash, Hotkey
-from chimera.arena.validators.sampler import MAX_MINERS, RoundPlan
+from chimera.arena.validators.sampler import MAX_DUELS, RoundPlan
 from chimera.arena.validators.throne import Ruling, Throne
 from chimera.core.errors import StorageError
 from chimera.core.types import Frozen
 from chimera.storage.state import StateStore
-
-MAX_ENDED = MAX_MINERS * MAX_ENVIRONMENTS
 
 
 class Head(Frozen):
@@ -29,14 +26,16 @@ class Head(Frozen):
 class Record(Frozen):
     """The throne after the last ruling, the duels that are on, and the heads of all chains as they were then.
 
-    The champion's duels with all contenders began at `opened_s` (seconds since the epoch), and had `rulings` since.
-    Only evidence from then on counts in them, and the ratio to beat is what it was then. `ended` are those decided.
+    The champion's duels with all contenders began at `opened_s` (seconds since the epoch): only evidence from then on
+    counts in them, and the ratio to beat is what it was then. `ended` are those that are over. `settled_s` is the time
+    of the last ruling, and `weights_set` whether the chain has taken its weights.
     """
 
     throne: Throne
     opened_s: Count = 0
-    rulings: Count = 0
-    ended: Annotated[tuple[DuelResult, ...], Field(max_length=MAX_ENDED)] = ()
+    ended: Annotated[tuple[DuelResult, ...], Field(max_length=MAX_DUELS)] = ()
+    settled_s: Count = 0
+    weights_set: bool = False
     heads: Annotated[dict[Hotkey, Head], Field(max_length=256)] = Field(default_factory=dict)
 
     @property
@@ -44,27 +43,32 @@ class Record(Frozen):
         """The ratio to beat, as it was when the duels began."""
         return self.throne.ratchet.ratio_at(self.opened_s)
 
-    def among(self, plan: RoundPlan, champion_id: str) -> Record:
-        """This record, unless the champion has left the subnet: then `champion_id` reigns, and new duels begin."""
+    def at(self, now_s: int, plan: RoundPlan, champion_id: str) -> Record:
+        """This record as it is at `now_s`: one that never settled is in the window of duels that everybody is in, and a
+        champion that has left the subnet leaves the throne to `champion_id`."""
+        record = self if self.settled_s else self.model_copy(update={"opened_s": now_s - now_s % plan.window_s})
         if any(miner.miner_id == self.throne.champion for miner in plan.miners):
-            return self
+            return record
         throne = Throne(champion=champion_id, since_s=self.throne.since_s, round=self.throne.round)
-        return Record(throne=throne, opened_s=self.opened_s, heads=self.heads)
+        return record.model_copy(update={"throne": throne, "ended": ()})
 
     def after(self, ruling: Ruling, plan: RoundPlan, heads: Mapping[str, Head]) -> Record:
-        """What to remember after a ruling.
+        """What to remember after a ruling, and of the chains.
 
-        The duels are over with the reign, when each has ended, or after `plan.rounds` rulings. Then the next ones
-        begin, with evidence of their own, and a ratio that has decayed since.
+        The duels are over with the reign, when each has ended, or with their window. Then the next ones begin, with
+        evidence of their own, and a ratio that has decayed since. Windows are the same for all validators, also for one
+        that has missed a ruling.
         """
-        throne, rulings = self.throne.after(ruling), self.rulings + 1
+        throne, now_s = self.throne.after(ruling), ruling.decided_s
         duels = [duel for total in ruling.duels for duel in total.duels]
         ended = tuple(duel for duel in duels if duel.decision != "inconclusive" or duel.decisive >= duel.rule.budget)
         most = len(plan.contenders(self.throne.champion)) * len(plan.env_ids)
-        seen = {**self.heads, **heads}
-        if throne.champion != self.throne.champion or len(ended) >= most or rulings >= plan.rounds:
-            return Record(throne=throne, opened_s=max(self.opened_s, ruling.decided_s), heads=seen)
-        return Record(throne=throne, opened_s=self.opened_s, rulings=rulings, ended=ended, heads=seen)
+        opened_s = max(self.opened_s, now_s - now_s % plan.window_s)
+        if throne.champion != self.throne.champion or len(ended) >= most:
+            opened_s = max(self.opened_s, now_s)
+        if opened_s > self.opened_s:
+            ended = ()
+        return Record(throne=throne, opened_s=opened_s, ended=ended, settled_s=now_s, heads=dict(heads))
 
     def has_ended(self, env_id: str, contender_id: str) -> bool:
         """Whether the duel of the champion with a contender is over in an environment."""

@@ -20,19 +20,25 @@ from chimera.core.types import Frozen
 MAX_MINERS = 256
 """The most that a Bittensor subnet has."""
 
+MAX_DUELS = 1_024
+"""Contenders times environments: a record of how each stands has to fit into a state store's value."""
+
+MAX_OWN = 1_000
+"""Own challenges in one match, which is kept in memory until it is complete."""
+
 
 class RoundPlan(Frozen):
     """Who plays what, and how much of it, in each round: the same for every validator of a subnet.
 
     `shared` and `own` are challenges in each environment between the champion and one contender, in one round, asked by
-    one validator. A duel that is undecided after so many `rounds` ends, and the next begins.
+    one validator. Duels that are undecided at a multiple of `window_s`, in seconds since 1970, end, and the next begin.
     """
 
     env_ids: Annotated[tuple[EnvId, ...], Field(min_length=1, max_length=64)]
     miners: Annotated[tuple[MinerRef, ...], Field(min_length=1, max_length=MAX_MINERS)]
     shared: Annotated[int, Field(ge=0, le=MAX_SHARED)] = 16
-    own: Annotated[int, Field(ge=0, le=10_000)] = 32
-    rounds: Annotated[int, Field(ge=1, le=100_000)] = 20
+    own: Annotated[int, Field(ge=0, le=MAX_OWN)] = 32
+    window_s: Annotated[int, Field(ge=1, le=366 * 86_400)] = 86_400
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
 
     @model_validator(mode="after")
@@ -40,6 +46,8 @@ class RoundPlan(Frozen):
         for what, names in (("environment", self.env_ids), ("miner", [miner.miner_id for miner in self.miners])):
             if twice := [name for name, times in Counter(names).items() if times > 1]:
                 raise ValueError(f"{what} {twice[0]} is named twice")
+        if len(self.miners) * len(self.env_ids) > MAX_DUELS:
+            raise ValueError(f"miners times environments is {MAX_DUELS} at most: split the subnet")
         if not self.shared + self.own:
             raise ValueError("shared and own cannot both be 0: there would be nothing to ask")
         return self

@@ -25,11 +25,10 @@ from chimera.arena.validators.blocks import (
     seal,
     unsigned_bytes,
 )
-from chimera.arena.validators.challenges import own_id, shared_id
 from chimera.core.clock import ManualClock
 from chimera.core.errors import EvidenceError, ObjectExists, StorageError, StorageUnavailable
 from chimera.storage.objects import ObjectStore, open_objects
-from tests.unit.arena.made_blocks import ALICE, BOB, START, chained, own_pairs, pair, sample
+from tests.unit.arena.made_blocks import ALICE, BOB, START, chained, pair, sample
 
 
 @pytest.fixture(scope="module")
@@ -342,14 +341,3 @@ async def test_what_is_kept_under_a_wrong_name_is_not_continued() -> None:
     await store.create(block_key(ALICE.ss58_address, 0), encode_block(block))
     with pytest.raises(EvidenceError, match="is another block"):
         await Chain(ALICE, store, ManualClock(START)).open()
-
-
-async def test_counters_are_read_back_from_the_chain() -> None:
-    chain = Chain(ALICE, open_objects("memory://"), ManualClock(START))
-    assert await chain.counters(["mult8-v0"]) == {"mult8-v0": 0}
-    await chain.append(own_pairs(ALICE, 0, 2))
-    await chain.append(own_pairs(ALICE, 0, 1, env_id="ledger-v0"))
-    await chain.append(own_pairs(ALICE, 2, 1))
-    await chain.append([*pair(own_id(ALICE.ss58_address, 0)), *pair(shared_id(7, "ab" * 32, 0))])
-    wanted = {"mult8-v0": 3, "ledger-v0": 1, "coin-v0": 1, "subset-v0": 0}
-    assert await chain.counters(list(wanted)) == wanted

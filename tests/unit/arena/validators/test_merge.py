@@ -141,6 +141,14 @@ def test_who_lies_where_others_can_compare_is_not_trusted() -> None:
     assert {count.hotkey for count in found.own} == {hotkey(name) for name in HONEST}
 
 
+def test_who_is_found_inconsistent_does_not_count_against_a_consensus() -> None:
+    stores = {**with_honest(Mal=bad.two_faced(WORLD, "Mal")), "Cid": bad.honest(World(shared=0), "Cid")}
+    found = merged(stores, beacon=FixedBeacon())
+    assert offences(found) == {hotkey("Mal"): "inconsistent"}
+    assert found.trust_of(hotkey("Ann")) == found.trust_of(hotkey("Bob")) == MILLION
+    assert found.trust_of(hotkey("Cid")) == 0
+
+
 def test_two_blocks_of_one_index_are_a_fork_whichever_comes_first() -> None:
     first, second = bad.honest(WORLD, "Mal")[1], bad.another_branch(WORLD, "Mal")
     for pair in ([first, second], [second, first]):

@@ -24,7 +24,7 @@ HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 PLAN = RoundPlan(
     env_ids=("mult8-v0", "tictactoe-v0"),
     miners=tuple(MinerRef(miner_id=name, spec="random") for name in ("old", "new", "other")),
-    rounds=3,
+    window_s=3 * DAY_S,
 )
 TERMS = Terms(env_ids=PLAN.env_ids, budget=200)
 
@@ -52,11 +52,21 @@ def ruled(record: Record, now_s: int, *counts: list[OwnCount]) -> Ruling:
     return decide(merged, record.throne, TERMS, p0=record.p0, now_s=now_s, ended=record.ended)
 
 
+def test_who_missed_rulings_is_in_the_same_window_as_everybody() -> None:
+    everybody = Record(throne=Throne(champion="old"), settled_s=1)
+    for day in (1, 2, 3, 4):
+        everybody = everybody.after(ruled(everybody, day * DAY_S, evidence("new", 5, 5)), PLAN, {})
+    missed = Record(throne=Throne(champion="old"), settled_s=1)
+    missed = missed.after(ruled(missed, 4 * DAY_S, evidence("new", 5, 5)), PLAN, {})
+    newcomer = Record(throne=Throne(champion="old")).at(4 * DAY_S + 5, PLAN, "old")
+    assert everybody.opened_s == missed.opened_s == newcomer.opened_s == 3 * DAY_S
+
+
 def test_the_ratio_is_frozen_while_duels_go_on_and_set_anew_with_the_next() -> None:
     record = Record(throne=Throne(champion="old", ratchet=Throne(champion="old").ratchet.after_win([0.7], 0.0)))
     seen = [record.p0]
-    for round in range(1, 6):
-        record = record.after(ruled(record, round * DAY_S, evidence("new", 5, 5)), PLAN, {})
+    for day in range(1, 6):
+        record = record.after(ruled(record, day * DAY_S, evidence("new", 5, 5)), PLAN, {})
         seen.append(record.p0)
     assert seen[0] == seen[1] == seen[2] > seen[3] == seen[4] == seen[5]
     assert record.opened_s == 3 * DAY_S
@@ -85,7 +95,7 @@ def test_an_environment_that_was_won_stays_won() -> None:
 def test_a_new_champion_begins_new_duels() -> None:
     record = Record(throne=Throne(champion="old"), ended=(result("other", 5, 60),))
     after = record.after(ruled(record, 77, evidence("new", 60, 5)), PLAN, {HOTKEY: Head(index=1, hash="0" * 64)})
-    assert (after.throne.champion, after.opened_s, after.rulings, after.ended) == ("new", 77, 0, ())
+    assert (after.throne.champion, after.opened_s, after.settled_s, after.ended) == ("new", 77, 77, ())
     assert after.p0 > record.p0
     assert after.heads[HOTKEY].index == 1
 
@@ -93,7 +103,7 @@ def test_a_new_champion_begins_new_duels() -> None:
 def test_when_every_duel_has_ended_the_next_begin() -> None:
     record = Record(throne=Throne(champion="old"))
     after = record.after(ruled(record, 9, evidence("new", 5, 60), evidence("other", 5, 60)), PLAN, {})
-    assert (after.opened_s, after.rulings, after.ended) == (9, 0, ())
+    assert (after.opened_s, after.ended) == (9, ())
 
 
 def test_a_spent_budget_ends_a_duel() -> None:
@@ -104,13 +114,12 @@ def test_a_spent_budget_ends_a_duel() -> None:
 
 
 def test_a_champion_that_left_the_subnet_leaves_the_throne_to_the_plan_s() -> None:
-    record = Record(
-        throne=Throne(champion="old", round=4, since_s=9), opened_s=9, rulings=2, ended=(result("new", 5, 60),)
-    )
-    assert record.among(PLAN, "new") is record
+    throne = Throne(champion="old", round=4, since_s=9)
+    record = Record(throne=throne, opened_s=9, settled_s=9, ended=(result("new", 5, 60),))
+    assert record.at(20, PLAN, "new") is record
     left = PLAN.model_copy(update={"miners": PLAN.miners[1:]})
-    after = record.among(left, "new")
-    assert (after.throne.champion, after.throne.round, after.rulings, after.ended) == ("new", 4, 0, ())
+    after = record.at(20, left, "new")
+    assert (after.throne.champion, after.throne.round, after.opened_s, after.ended) == ("new", 4, 9, ())
     assert after.p0 == 0.51
 
 

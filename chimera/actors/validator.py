@@ -29,7 +29,7 @@ from chimera.arena.validators.throne import Ruling, Throne
 from chimera.arena.validators.wallet import DevelopmentKey, open_hotkey
 from chimera.core.clock import SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import ChainError, ChimeraError, StorageError, StorageUnavailable
+from chimera.core.errors import ChainError, ChimeraError, EvidenceError, StorageError, StorageUnavailable
 from chimera.core.types import Frozen
 from chimera.storage.objects import ObjectStore, open_objects
 from chimera.storage.state import StateStore, open_state
@@ -85,7 +85,8 @@ class Validator:
     """
 
     def __init__(self, *, plan: ValidatorPlan, settings: Settings, spawn_duel: SpawnDuel | None = None) -> None:
-        self._plan = plan
+        folder = settings.home / "arena" / "blocks"
+        self._plan = plan if plan.blocks else plan.model_copy(update={"blocks": folder.absolute().as_uri()})
         self._settings = settings
         self._clock = SystemClock()
         with warnings.catch_warnings():
@@ -242,6 +243,13 @@ class Validator:
         """Read the own chain, from its first block. Raises EvidenceError, StorageError."""
         chain, asked = Chain(self._keypair, self._store(self._plan.blocks), self._clock), Asked(self.hotkey)
         await chain.open()
+        published = (await self._record(int(self._clock.now())))[0].heads.get(self.hotkey)
+        if published and chain.next_index <= published.index:
+            raise EvidenceError(
+                f"block {published.index} of {self.hotkey} was published, and {self._plan.blocks} has lost it: bring it"
+                " back, or begin with another hotkey; to sign another block in its place would be a fork",
+                "truncated",
+            )
         for index in range(chain.next_index):
             asked.saw(await chain.read(index))
         self._chain, self._asked, self._stale = chain, asked, False

@@ -179,6 +179,10 @@ class ObjectMissing(StorageError):
     """No object of that name is there."""
 
 
+class ObjectTooLarge(StorageError):
+    """An object is larger than what is read of one."""
+
+
 class ChainError(ChimeraError):
     """The blockchain refused, or could not be asked."""
 

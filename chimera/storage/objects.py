@@ -97,17 +97,19 @@ def open_objects(url: str) -> ObjectStore:
     AWS_REGION, AWS_ENDPOINT_URL, or AWS_SKIP_SIGNATURE=true for a public bucket. Raises InputError for a URL that is
     none of these, and MissingExtra.
     """
+    parts = _split(url)
+    if parts.scheme == "file" and not parts.netloc and len(parts.path) > 1:
+        from chimera.storage.objects_local import LocalObjects  # which imports this module
+
+        return LocalObjects(path=Path(unquote(parts.path)))
     try:
-        from chimera.storage import objects_obstore as adapters  # which import this module, and obstore
+        from chimera.storage import objects_obstore as adapters  # which does too, and obstore
     except ImportError as error:
         if error.name != "obstore":
             raise
         raise MissingExtra("obstore", "arena") from error
-    parts = _split(url)
     if url == "memory://":
         return adapters.memory_objects()
-    if parts.scheme == "file" and not parts.netloc and len(parts.path) > 1:
-        return adapters.LocalObjects(path=Path(unquote(parts.path)))
     if parts.scheme == "s3" and parts.netloc:
         prefix = parts.path.strip("/")
         if prefix:

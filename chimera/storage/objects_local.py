@@ -116,7 +116,7 @@ def _is_file(root: Path, key: str) -> bool:
 
 def _keys_below(root: Path, folder: str) -> list[str]:
     """The keys in a folder and those below it, in no order; stops at one more than a listing may have."""
-    if not _stays_inside(root, folder):
+    if folder and not _stays_inside(root, folder):
         return []
     keys: list[str] = []
     waiting = [folder]

@@ -1,8 +1,8 @@
 """Object stores over `obstore`: memory, S3, a plain HTTP server.
 
 Its functions that wait are called in threads, and not its async ones: these wake the event loop from threads of their
-own, which outlive the answer, and one that comes back to an interpreter that is ending takes the process down (SIGABRT).
-Threads of Python's are joined first.
+own, which outlive the answer, and one that comes back to an interpreter that is ending takes the process down with
+SIGABRT. Threads of Python's are joined first.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
 from chimera.core.errors import ChimeraError, InputError
 from chimera.storage.state import open_state
+from chimera.system.champions import champion_of, record_champion
 
 RETRY_S = 60.0
 """How long a validator that died may take to come back."""
@@ -149,6 +150,8 @@ async def validate(
                 await asyncio.sleep(max(0.0, ends_s + (0 if once else grace_s) - clock.now()))
                 settled = await validator.settle(ends_s, dry_run=dry_run)
                 watch(number, settled)
+                if not dry_run:
+                    _crown(plan, settled, settings)
             except ChimeraError as error:
                 if once:
                     raise
@@ -157,6 +160,15 @@ async def validate(
                 continue
             if once:
                 return settled
+
+
+def _crown(plan: ValidatorPlan, settled: Settled, settings: Settings) -> None:
+    """Let `--model champion:ENV` follow the throne."""
+    spec = plan.round.champion(settled.throne.champion).spec
+    for env_id in plan.round.env_ids:
+        known = champion_of(env_id, settings)
+        if known is None or known.miner_id != spec:
+            record_champion(env_id, spec, settings, since_s=settled.throne.since_s)
 
 
 async def tournament(

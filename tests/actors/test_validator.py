@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from chimera.actors import duel as duel_actor
 from chimera.actors import validator as validator_actor
@@ -15,9 +16,12 @@ from chimera.actors.validator import Validator
 from chimera.arena.types import MAX_TEXT_CHARS
 from chimera.arena.validators.audit import ChainReport, audit_chain
 from chimera.arena.validators.blocks import decode_block
+from chimera.arena.validators.chain import Metagraph, Receipt, SubnetChain
+from chimera.arena.validators.record import Record, write_record
 from chimera.arena.validators.terms import ValidatorPlan
+from chimera.arena.validators.throne import Throne
 from chimera.core.config import Settings
-from chimera.core.errors import StorageUnavailable
+from chimera.core.errors import ChainError, EvidenceError, InputError, StorageUnavailable
 from chimera.system.validation import demo_plans
 from tests.actors.duel_handle import DuelHandle
 
@@ -246,6 +250,99 @@ async def test_refusing_what_it_does_not_know_brings_a_miner_nothing(opened: Any
     assert {contender for _, _, contender in challenges(tmp_path, validator)} == {miners[2]["miner_id"]}
 
 
+async def test_only_evidence_from_when_the_duels_began_counts(opened: Any, tmp_path: Path) -> None:
+    validator = await opened(0, peers=())
+    await validator.sample(1)
+    throne = Throne(champion=demo_plans(tmp_path)[0].champion)
+    began_later = Record(throne=throne, opened_s=NOW_S, settled_s=NOW_S)
+    await write_record(validator._state, validator._key, began_later, expected=0)
+    settled = await validator.settle(NOW_S + 1)
+    assert settled.ruling.duels == () and settled.throne.champion == throne.champion
+
+
+async def test_a_chain_that_has_lost_its_end_is_noticed_by_who_saw_it(opened: Any, tmp_path: Path) -> None:
+    validators = [await opened(number) for number in range(3)]
+    for validator in validators:
+        await validator.sample(1)
+    await validators[0].settle(NOW_S)
+    last = sorted((tmp_path / "blocks" / validators[1].hotkey).iterdir())[-1]
+    last.unlink()
+    settled = await validators[0].settle(NOW_S + 1)
+    assert [(offence.kind, offence.hotkey) for offence in settled.merged.offences] == [
+        ("truncated", validators[1].hotkey)
+    ]
+
+
+async def test_randomness_that_the_beacon_never_published_is_an_offence(opened: Any, tmp_path: Path) -> None:
+    validators = [await opened(0), await opened(1), await opened(2, beacon="seed:made up")]
+    for validator in validators:
+        await validator.sample(1)
+    settled = await validators[0].settle(NOW_S)
+    assert [(offence.kind, offence.hotkey) for offence in settled.merged.offences] == [("beacon", validators[2].hotkey)]
+
+
+class Staked(SubnetChain):
+    """A subnet on which the first validator holds most, and the last may not validate."""
+
+    def __init__(self, validators: list[Validator]) -> None:
+        super().__init__(netuid=0, hotkey=validators[0].hotkey)
+        self._hotkeys = tuple(validator.hotkey for validator in validators)
+
+    async def metagraph(self) -> Metagraph:
+        return Metagraph(
+            netuid=0,
+            block=1,
+            hotkeys=self._hotkeys,
+            validator_permits=(True, True, False),
+            stakes=(3_000, 1_000, 5_000),
+        )
+
+    async def block(self) -> int:
+        return 1
+
+    async def _give_all_to(self, uid: int, hotkey: str) -> Receipt:
+        raise ChainError("not here")
+
+
+async def test_stakes_and_permits_are_the_subnet_s(opened: Any, tmp_path: Path) -> None:
+    validators = [await opened(number) for number in range(3)]
+    for validator in validators:
+        await validator.sample(1)
+    validators[0]._subnet = Staked(validators)
+    settled = await validators[0].settle(NOW_S)
+    assert {standing.hotkey: standing.stake_ppm for standing in settled.merged.standings} == {
+        validators[0].hotkey: 750_000,
+        validators[1].hotkey: 250_000,
+    }
+
+
+async def test_a_validator_whose_published_blocks_are_gone_does_not_sign_others(opened: Any, tmp_path: Path) -> None:
+    validator = await opened(0)
+    await validator.sample(1)
+    await validator.settle(NOW_S)
+    for file in (tmp_path / "blocks" / validator.hotkey).iterdir():
+        file.unlink()
+    with pytest.raises(EvidenceError, match="has lost it"):
+        await opened(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks": "memory://"}, "gone with the process"),
+        ({"round": {"shared": 0}}, "shared challenges"),
+        ({"champion": "nobody"}, "not among the miners"),
+        ({"terms": {"env_ids": ("subnet-v0",)}}, "other environments"),
+    ],
+)
+def test_plans_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    plan = demo_plans(tmp_path)[0].model_dump()
+    for name, change in changes.items():
+        plan[name] = {**plan[name], **change} if isinstance(change, dict) else change
+    with pytest.raises((ValidationError, InputError), match=message):
+        ValidatorPlan.model_validate(plan)
+
+
 def endless(prompt: str) -> str:
     """The longest reply in the most bytes: each of these is six in JSON."""
     return "\x01" * MAX_TEXT_CHARS
@@ -308,6 +405,7 @@ async def test_weights_that_the_chain_refuses_do_not_undo_the_ruling(opened: Any
 def one_environment(folder: Path, **changes: Any) -> dict[str, Any]:
     plan = demo_plans(folder)[0]
     return {
+        "peers": (),
         "round": {**plan.round.model_dump(), "env_ids": ("mult8-v0",), **changes},
         "terms": {**plan.terms.model_dump(), "env_ids": ("mult8-v0",)},
     }

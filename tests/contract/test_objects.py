@@ -8,7 +8,6 @@ import http.server
 import multiprocessing
 import os
 import socket
-import stat
 import threading
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -146,7 +145,7 @@ async def test_a_listing_of_many_is_whole_and_has_a_limit(store: ObjectStore, mo
     for start in range(0, len(keys), 50):
         await asyncio.gather(*(store.create(key, b"") for key in keys[start : start + 50]))
     assert await store.list("k") == keys
-    monkeypatch.setattr(objects_obstore, "MAX_LISTED", 1_049)
+    monkeypatch.setattr(objects, "MAX_LISTED", 1_049)
     with pytest.raises(StorageError, match="more than 1049 objects"):
         await store.list("k")
 
@@ -192,7 +191,7 @@ async def test_an_object_over_the_limit_is_neither_made_nor_read(
         await store.create("a", b"x" * (MAX_OBJECT_BYTES + 1))
     assert not await store.exists("a")
     await store.create("a", b"x" * 101)
-    monkeypatch.setattr(objects_obstore, "MAX_OBJECT_BYTES", 100)
+    monkeypatch.setattr(objects, "MAX_OBJECT_BYTES", 100)
     with pytest.raises(StorageError, match="larger than 100 bytes, and is not read"):
         await store.get("a")
 
@@ -240,49 +239,6 @@ async def test_of_two_processes_one_creates_each_object(scheme: str, url_of: Cal
             assert await store.get(f"k/{number}") == mark * 1_000
 
 
-async def test_a_folder_is_made_by_the_first_object_only(tmp_path: Path) -> None:
-    store = open_objects(f"file://{tmp_path}/not/yet")
-    assert await store.list() == []
-    assert not await store.exists("a")
-    assert not (tmp_path / "not").exists()
-    await store.create("a", b"1")
-    assert await store.list() == ["a"]
-
-
-async def test_what_a_crash_left_half_made_is_not_seen(tmp_path: Path) -> None:
-    store = open_objects(f"file://{tmp_path}")
-    await store.create("a/b.json", b"1")
-    (tmp_path / "a" / "c.json#17").write_bytes(b"hal")
-    assert await store.list() == ["a/b.json"]
-    await store.create("a/c.json", b"2")
-    assert await store.get("a/c.json") == b"2"
-
-
-async def test_a_directory_holds_the_bytes_and_nothing_else(tmp_path: Path) -> None:
-    store = open_objects(f"file://{tmp_path}")
-    await store.create("a/b.json", b"1")
-    with pytest.raises(ObjectExists):
-        await store.create("a/b.json", b"2")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.json"]
-    assert (tmp_path / "a" / "b.json").read_bytes() == b"1"
-    with pytest.raises(StorageError, match=r"cannot be made: (Not a directory|File exists)"):
-        await store.create("a/b.json/c", b"2")
-
-
-async def test_a_file_is_synced_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And then each folder that has a new name in it."""
-    synced: list[tuple[bool, bool]] = []
-    real = os.fsync
-
-    def fsync(handle: int) -> None:
-        synced.append((stat.S_ISDIR(os.fstat(handle).st_mode), (tmp_path / "a/b/c.json").exists()))
-        real(handle)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    await open_objects(f"file://{tmp_path}").create("a/b/c.json", b"1")
-    assert synced == [(False, False), (True, True), (True, True), (True, True)]
-
-
 async def test_a_web_server_is_read(web: tuple[str, Path]) -> None:
     url, folder = web
     (folder / "a").mkdir()
@@ -311,7 +267,7 @@ async def test_a_web_server_is_neither_written_nor_listed(web: tuple[str, Path])
 
 async def test_a_web_server_cannot_send_without_end(monkeypatch: pytest.MonkeyPatch, web: tuple[str, Path]) -> None:
     (web[1] / "a").write_bytes(b"x" * 5_000_000)
-    monkeypatch.setattr(objects_obstore, "MAX_OBJECT_BYTES", 100)
+    monkeypatch.setattr(objects, "MAX_OBJECT_BYTES", 100)
     with pytest.raises(StorageError, match="larger than 100 bytes"):
         await open_objects(web[0]).get("a")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-from chimera.arena.canonical import encode
+from chimera.arena.canonical import encode_info
 from chimera.arena.envs import challenge as rules
 from chimera.arena.envs.base import ArenaEnv
 from chimera.arena.types import Block, BlockHeader, Sample, Verdict
@@ -94,18 +94,20 @@ def registered(env_id: str) -> type[ArenaEnv[Any, Any, Any]]:
 def audit_sample(sample: Sample, *, lookup: Lookup = registered) -> None:
     """Raises EvidenceError unless everything that a sample claims about its challenge is so.
 
-    Reasons: `environment` (none of that id, or it fails), `info`, `prompt`, `verdict` (not those computed again).
+    Reasons: `limit` (an info of more than 4 KiB), `environment` (none of that id, or it fails), `info`, `prompt`,
+    `verdict` (not those computed again).
     """
+    claimed = encode_info(sample.info)
     try:
         kind = lookup(sample.env_id)
         dealt = rules.deal(kind.rules, sample.challenge_id)
-        info, prompt = encode(rules.info_of(dealt, sample.challenge_id)), dealt.prompt()
+        info, prompt = encode_info(rules.info_of(dealt, sample.challenge_id)), dealt.prompt()
         verdict = Verdict.model_validate(kind.verify(sample.prompt, sample.response, sample.info))
     except InputError as error:
         raise EvidenceError(str(error), "environment") from error
     except Exception as error:  # an environment may be anybody's code, and must not end an audit
         raise EvidenceError(f"{sample.env_id} fails: {type(error).__name__}: {error}", "environment") from error
-    if encode(sample.info) != info:  # the bytes: in Python, True and 1 are equal
+    if claimed != info:  # the bytes: in Python, True and 1 are equal
         raise EvidenceError(f"the info of {sample.challenge_id} is not that of the challenge", "info")
     if sample.prompt != prompt:
         raise EvidenceError(f"the prompt of {sample.challenge_id} is not that of the challenge", "prompt")

@@ -17,6 +17,9 @@ from chimera.core.types import Frozen
 MILLION = 1_000_000
 """Trust is counted in parts of this."""
 
+MAX_NODES = 2**28
+"""Values in what a merge comes to: 256 validators with 32,768 duels each, and slices, of some ten values."""
+
 Ppm = Annotated[int, Field(ge=0, le=MILLION, strict=True)]
 
 
@@ -50,9 +53,9 @@ class Tally(NamedTuple):
 WIN, LOSS, TIE = Tally(wins=1), Tally(losses=1), Tally(ties=1)
 
 
-OffenceKind: TypeAlias = FaultKind | Literal["fork", "truncated", "inconsistent"]
+OffenceKind: TypeAlias = FaultKind | Literal["fork", "truncated"]
 """What an audit finds in a chain, and beyond it: `fork`, two signed blocks of one index; `truncated`, a block that was
-there is not any more; `inconsistent`, see `trust.inconsistent`, which alone is a matter of chance: one in a million.
+there is not any more. All of them are proved by what the validator has signed.
 """
 
 
@@ -63,6 +66,15 @@ class Offence(Frozen):
     hotkey: Hotkey
     block_index: Count
     message: Annotated[str, Field(max_length=1_000)]
+
+
+class SetAside(Frozen):
+    """A validator whose own challenges between two miners are not counted; see `trust.set_aside`. It is no offence."""
+
+    hotkey: Hotkey
+    env_id: EnvId
+    champion: MinerId
+    contender: MinerId
 
 
 class Standing(Frozen):
@@ -115,7 +127,8 @@ class SharedCount(_Counted):
 class Merged(Frozen):
     """The union of all validators' evidence. Equal for equal evidence, in whatever order it came.
 
-    `unread` are those whose store was out of reach or refused: they took no part, which is no offence.
+    `unread` are those whose store was out of reach or refused: they took no part, which is no offence. Neither is to be
+    `set_aside`.
     """
 
     standings: tuple[Standing, ...]
@@ -123,10 +136,11 @@ class Merged(Frozen):
     unread: tuple[Hotkey, ...]
     own: tuple[OwnCount, ...]
     shared: tuple[SharedCount, ...]
+    set_aside: tuple[SetAside, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Canonical bytes (RFC 8785)."""
-        return encode(self.model_dump())
+        return encode(self.model_dump(), most_nodes=MAX_NODES)
 
     def trust_of(self, hotkey: str) -> int:
         """In ppm; 0 for a validator that is not here."""

@@ -35,12 +35,13 @@ class Subnet(Frozen):
 class ValidatorPlan(Frozen):
     """All that a validator runs by. `hotkey` names its signing key (`chimera.arena.validators.wallet`), never holds it.
 
-    `peers` are the others. `champion` begins the first reign. `beacon` is `drand`, or `seed:TEXT` for one that
-    anybody can predict. `block_pairs` is how many pairs go into a block.
+    `blocks` is where it publishes: empty is a folder in `Settings.home`. `peers` are the others. `champion` begins the
+    first reign. `beacon` is `drand`, or `seed:TEXT` for one that anybody can predict. `block_pairs` is how many pairs
+    go into a block.
     """
 
     hotkey: Annotated[str, Field(min_length=1, max_length=1_000)]
-    blocks: Url
+    blocks: Annotated[str, Field(max_length=1_000)] = ""
     peers: Annotated[tuple[Peer, ...], Field(max_length=255)] = ()
     champion: MinerId
     round: RoundPlan
@@ -54,6 +55,10 @@ class ValidatorPlan(Frozen):
         if self.terms.env_ids != self.round.env_ids:
             raise ValueError("the terms are about other environments than the round")
         self.round.champion(self.champion)
+        if self.blocks.startswith("memory:"):
+            raise ValueError("blocks in memory are gone with the process, and a chain that lost blocks is an offence")
+        if self.peers and not self.round.shared:
+            raise ValueError("validators with peers need shared challenges: nobody can tell whom to trust without")
         if len({peer.hotkey for peer in self.peers}) != len(self.peers):
             raise ValueError("a peer is named twice")
         return self

@@ -1,19 +1,18 @@
-"""How far a validator is believed: agreement where all were asked the same, consistency where each was asked its own.
+"""How far a validator is believed: agreement where all were asked the same, likeness where each was asked its own.
 
-Everything here rests on one assumption: those who hold more than half of the stake that takes part are honest. They
-agree with one another, so (1) no consensus goes against them, since it takes more than half of the stake; (2) nobody is
-inconsistent with more than half of the stake for being honest; (3) nothing counts beyond what more than half of the
-stake has sampled. See docs/evidence.md. All numbers are integers.
+Everything here rests on one assumption: those who hold more than half of the stake that takes part are honest. A miner
+may still answer one of them differently from another, and so set honest validators at odds. Therefore being at odds is
+no offence and takes nobody's stake out of any total; consensus takes more than half of all the stake that takes part,
+and whatever counts for a miner is held by two thirds of it. See docs/evidence.md. All numbers are integers.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from chimera.arena.validators.merged import LOSS, MILLION, TIE, WIN, Pairing, Tally
+from chimera.arena.validators.merged import LOSS, MILLION, TIE, WIN, Tally
 
 FLOOR_PPM = 600_000
 """Whoever agrees less often than this is not believed at all."""
@@ -23,6 +22,9 @@ ODDS = 1_000_000
 
 SCREEN = 9
 """Under this square of a z-score two rates are not looked at further: the exact test would not find them at odds."""
+
+UNIT = 1 << 128
+"""The likeliest number of successes weighs this in Fisher's test; the others are rounded down to whole parts of it."""
 
 Bits: TypeAlias = tuple[bool, bool]
 """Whether the champion and the contender solved a challenge."""
@@ -82,21 +84,36 @@ def agreements(shared: Iterable[Votes], stakes: Mapping[str, int]) -> dict[str, 
     return {name: Agreement(agreed[name], compared[name]) for name in stakes}
 
 
-def inconsistent(own: Mapping[Pairing, Mapping[str, Tally]], stakes: Mapping[str, int]) -> dict[str, Pairing]:
-    """Who is at odds with holders of more than half of the stake, and over which two miners (the first, in order).
+def quorate(held: int, total: int) -> bool:
+    """Whether holders of at least two thirds of the stake `total` are there: what counts for a miner needs as many."""
+    return total > 0 and 3 * held >= 2 * total
 
-    Own challenges are drawn alike by everybody, so the same two miners win and lose at the same rates whoever asks. A
-    validator that tells the truth where others can check it and lies about the rest is found here.
+
+def set_aside(tallies: Mapping[str, Tally], stakes: Mapping[str, int]) -> frozenset[str]:
+    """Whose tally of a pairing is at odds with those of holders of more than half of all of `stakes`.
+
+    Own challenges are drawn alike by everybody, so the same two miners win and lose at the same rates whoever asks,
+    unless a validator lies, or a miner tells them apart. Which it is cannot be known: so the tally does not count, and
+    nothing else follows. Each two tallies are compared once, and no longer than it takes to decide.
     """
     total = sum(stakes.values())
-    found: dict[str, Pairing] = {}
-    for pairing in sorted(own):
-        tallies = {name: tally for name, tally in own[pairing].items() if name in stakes}
-        for name in sorted(tallies.keys() - found.keys()):
-            against = [other for other in tallies if at_odds(tallies[name], tallies[other])]
-            if 2 * sum(stakes[other] for other in against) > total:
-                found[name] = pairing
-    return found
+    heard = sorted((name for name in tallies if name in stakes), key=lambda name: (-stakes[name], name))
+    compared: dict[tuple[Tally, Tally], bool] = {}
+    found = set()
+    for name in heard:
+        against, left = 0, sum(stakes[other] for other in heard if other != name)
+        for other in heard:
+            if 2 * against > total or 2 * (against + left) <= total:
+                break
+            if other != name:
+                first, second = sorted((tallies[name], tallies[other]))
+                if (first, second) not in compared:
+                    compared[first, second] = at_odds(first, second)
+                left -= stakes[other]
+                against += stakes[other] * compared[first, second]
+        if 2 * against > total:
+            found.add(name)
+    return frozenset(found)
 
 
 def at_odds(a: Tally, b: Tally) -> bool:
@@ -107,8 +124,9 @@ def at_odds(a: Tally, b: Tally) -> bool:
 def _far(x: int, n: int, y: int, m: int) -> bool:
     """Whether x of n and y of m differ more than equal rates would, to that side, with a chance of 1 / ODDS.
 
-    Fisher's exact test, in integers: given x + y successes in n + m trials, x is hypergeometric. First a cheap look at
-    the square of the z-score of two proportions, with Yates's correction.
+    Fisher's exact test, in integers: given x + y successes in n + m trials, x is hypergeometric. Its weights are
+    counted from the likeliest number outwards, to one part in UNIT. First a cheap look at the square of the z-score of
+    two proportions, with Yates's correction.
     Source: R. A. Fisher, "On the Interpretation of chi-squared from Contingency Tables", JRSS 85 (1922).
     """
     successes, trials = x + y, n + m
@@ -116,14 +134,21 @@ def _far(x: int, n: int, y: int, m: int) -> bool:
     if apart * apart * trials <= 4 * SCREEN * successes * (trials - successes) * n * m:
         return False
     if x * m < y * n:
-        x, n, y, m = y, m, x, n
-    term = math.comb(n, x) * math.comb(m, y)
-    tail = 0
-    while term:  # this many successes on the side that has more, and each greater number
-        tail += term
-        term = term * (n - x) * y // ((x + 1) * (m - y + 1))
-        x, y = x + 1, y - 1
-    return tail * ODDS < math.comb(trials, successes)
+        x, n, m = y, m, n
+    likeliest = (successes + 1) * (n + 1) // (trials + 2)
+    every = tail = 0
+    number, weight = likeliest, UNIT
+    while weight:
+        every += weight
+        tail += weight * (number >= x)
+        weight = weight * (n - number) * (successes - number) // ((number + 1) * (m - successes + number + 1))
+        number += 1
+    number, weight = likeliest, UNIT
+    while weight := weight * number * (m - successes + number) // ((n - number + 1) * (successes - number + 1)):
+        number -= 1
+        every += weight
+        tail += weight * (number >= x)
+    return tail * ODDS < every
 
 
 def reach(sampled: Sequence[tuple[int, int]], total: int) -> int:
@@ -139,26 +164,37 @@ def reach(sampled: Sequence[tuple[int, int]], total: int) -> int:
     return 0
 
 
-def weigh(tallies: Mapping[str, Tally], trust_ppm: Mapping[str, int], stakes: Mapping[str, int]) -> dict[str, int]:
-    """The weight, in ppm, of each sample of the trusted validators' own challenges between two miners.
+def weigh(
+    tallies: Mapping[str, Tally], trust_ppm: Mapping[str, int], stakes: Mapping[str, int], aside: Collection[str] = ()
+) -> dict[str, int]:
+    """The weight, in ppm, of each sample of the validators' own challenges between two miners.
 
-    A validator's trust; but all of its samples together weigh no more than those of the majority's `reach` would. So
-    nobody floods, and no miner is crowned on the word of a few.
+    `stakes` are those of all who take part, `aside` whose tally is set aside. Those who are trusted and not aside must
+    be `quorate`. The greatest stake that has sampled weighs its trust, a smaller one less in proportion; and all of a
+    validator's samples weigh no more than as many as the majority's `reach`. So to be many is no gain, nobody floods,
+    and no miner is crowned on the word of a few. Who weighs less than a millionth is left out.
     """
-    trusted = [name for name, trust in trust_ppm.items() if trust]
-    counts = {name: tallies.get(name, Tally()).total for name in trusted}
-    limit = reach([(stakes[name], counts[name]) for name in trusted], sum(stakes[name] for name in trusted))
-    sampled = {name: count for name, count in sorted(counts.items()) if limit and count}
-    return {name: trust_ppm[name] * min(limit, count) // count for name, count in sampled.items()}
+    total = sum(stakes.values())
+    heard = sorted(name for name, trust in trust_ppm.items() if trust and name not in aside)
+    if not quorate(sum(stakes[name] for name in heard), total):
+        return {}
+    counts = {name: tallies.get(name, Tally()).total for name in heard}
+    limit = reach([(stakes[name], counts[name]) for name in heard], total)
+    sampled = {name: count for name, count in counts.items() if limit and count}
+    most = max((stakes[name] for name in sampled), default=0)
+    weights = {
+        name: trust_ppm[name] * stakes[name] * min(limit, count) // (most * count) for name, count in sampled.items()
+    }
+    return {name: weight for name, weight in weights.items() if weight}
 
 
 def settle(
     votes: Votes, trust_ppm: Mapping[str, int], stakes: Mapping[str, int], total: int
 ) -> tuple[Tally, int] | None:
-    """The one outcome of a shared challenge, and its weight in ppm; None where there is no majority.
+    """The one outcome of a shared challenge, and its weight in ppm; None where too few have found the same.
 
-    The outcome takes more than half of `total`, the stake times trust of all who are trusted. It weighs as much as the
-    most trusted of those who found it.
+    Those who found it are trusted, and hold two thirds of `total`, the stake of all who take part. It weighs as much as
+    the most trusted of them.
     """
     found: dict[Tally, list[str]] = {}
     for name, (champion, contender) in votes.items():
@@ -166,6 +202,6 @@ def settle(
             outcome = TIE if champion == contender else WIN if contender else LOSS
             found.setdefault(outcome, []).append(name)
     for outcome, names in found.items():
-        if 2 * sum(stakes[name] * trust_ppm[name] for name in names) > total:
+        if quorate(sum(stakes[name] for name in names), total):
             return outcome, max(trust_ppm[name] for name in names)
     return None

@@ -6,8 +6,9 @@ the same reply, as from a model that is asked with a fixed seed.
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from chimera.arena.envs.registry import environment
 from chimera.arena.types import Block, Role, Sample
 from chimera.arena.validators.blocks import GENESIS_HASH, SIGNING_PREFIX, block_hash, encode_block, seal, unsigned_bytes
 from chimera.arena.validators.challenges import Own, own_id, parse, shared_id
+from chimera.arena.validators.merge import merge
+from chimera.arena.validators.merged import Merged
 from chimera.core.errors import ChainError
 
 Pair = tuple[Sample, Sample]
@@ -259,3 +262,32 @@ def signed_again(block: Block, signer: Keypair) -> bytes:
     """The same block with another signature of the same key: sr25519's are random."""
     signature = signer.sign(SIGNING_PREFIX + unsigned_bytes(block.header)).hex()
     return encode_block(block.model_copy(update={"header": changed_header(block, signature=signature)}))
+
+
+async def blocks(store: Store | Sequence[bytes]) -> AsyncIterator[bytes]:
+    """A store's objects in order, or these bytes."""
+    for data in [store[index] for index in sorted(store)] if isinstance(store, dict) else store:
+        yield data
+
+
+def merged(
+    stores: Mapping[str, Store | Sequence[bytes]], *, stakes: Mapping[str, int] | None = None, **options: Any
+) -> Merged:
+    """What `merge` makes of the stores of these names; `options` are its own."""
+    return asyncio.run(
+        merge(
+            {hotkey(name): blocks(store) for name, store in stores.items()},
+            stakes=None if stakes is None else {hotkey(name): stake for name, stake in stakes.items()},
+            **options,
+        )
+    )
+
+
+def offences(found: Merged) -> dict[str, str]:
+    """Kinds of offences by hotkey."""
+    return {offence.hotkey: offence.kind for offence in found.offences}
+
+
+def aside(found: Merged) -> set[tuple[str, str]]:
+    """Whose own challenges with which contender are set aside."""
+    return {(each.hotkey, each.contender) for each in found.set_aside}

@@ -54,38 +54,8 @@ def honest(name: str) -> Store:
     return bad.honest(WORLD, name)
 
 
-async def blocks(store: Store | Sequence[bytes]) -> AsyncIterator[bytes]:
-    for data in [store[index] for index in sorted(store)] if isinstance(store, dict) else store:
-        yield data
-
-
-def merged(
-    stores: Mapping[str, Store | Sequence[bytes]],
-    *,
-    stakes: Mapping[str, int] | None = None,
-    heads: Mapping[str, Head] | None = None,
-    beacon: FixedBeacon | None = None,
-    since_s: int = 0,
-    most_own: int = 1_000,
-) -> Merged:
-    return asyncio.run(
-        merge(
-            {hotkey(name): blocks(store) for name, store in stores.items()},
-            stakes=None if stakes is None else {hotkey(name): stake for name, stake in stakes.items()},
-            heads=heads,
-            beacon=beacon,
-            since_s=since_s,
-            most_own=most_own,
-        )
-    )
-
-
 def winner(found: Merged) -> str:
     return decide(found, THRONE, TERMS, p0=0.51, now_s=9_000).winner
-
-
-def offences(found: Merged) -> dict[str, str]:
-    return {offence.hotkey: offence.kind for offence in found.offences}
 
 
 def alone() -> Merged:
@@ -221,61 +191,6 @@ def test_all_of_them_at_once_leave_what_the_honest_alone_would_have() -> None:
     assert not believed & offences(found).keys()
 
 
-def test_it_is_stake_that_makes_a_majority_and_not_numbers() -> None:
-    liars = {f"Liar{number}": bad.liar(WORLD, f"Liar{number}") for number in range(5)}
-    stakes = {**dict.fromkeys(HONEST, 10**16), **dict.fromkeys(liars, 5 * 10**15)}  # RAO: beyond 2^53
-    found = merged(with_honest(**liars), stakes=stakes, beacon=FixedBeacon())
-    assert (found.own, found.shared) == (alone().own, alone().shared)
-    assert winner(merged(with_honest(**liars), beacon=FixedBeacon())) != GOOD
-
-
-def test_who_has_no_permit_is_not_even_read() -> None:
-    async def never() -> AsyncIterator[bytes]:
-        raise AssertionError("read")
-        yield b""
-
-    sources = {hotkey(name): blocks(honest(name)) for name in HONEST}
-    stakes = dict.fromkeys(sources, 1)
-    found = asyncio.run(merge({**sources, hotkey("Mal"): never()}, stakes=stakes, beacon=FixedBeacon()))
-    assert found.to_bytes() == alone().to_bytes()
-
-
-def test_a_store_out_of_reach_is_no_offence_and_its_evidence_is_left_out() -> None:
-    async def broken() -> AsyncIterator[bytes]:
-        yield honest("Mal")[0]
-        raise StorageUnavailable("out of reach")
-
-    sources = {hotkey(name): blocks(honest(name)) for name in HONEST}
-    found = asyncio.run(merge({**sources, hotkey("Mal"): broken()}, heads=heads("Mal"), beacon=FixedBeacon()))
-    assert found.unread == (hotkey("Mal"),)
-    assert not found.offences
-    assert (found.own, found.shared) == (alone().own, alone().shared)
-
-
-def test_to_keep_the_others_away_is_not_to_rule() -> None:
-    async def gone() -> AsyncIterator[bytes]:
-        raise StorageUnavailable("out of reach")
-        yield b""
-
-    async def without(others: Callable[[], AsyncIterator[bytes]], stake: int) -> Merged:
-        sources = {hotkey("Mal"): blocks(bad.liar(WORLD, "Mal")), hotkey("Ann"): others(), hotkey("Bob"): others()}
-        return await merge(sources, stakes={hotkey("Mal"): 4, hotkey("Ann"): 1, hotkey("Bob"): stake})
-
-    for absent in (gone, lambda: blocks([])):
-        lone = asyncio.run(without(absent, 1))
-        assert lone.trust_of(hotkey("Mal")) == MILLION  # a third is absent, and no more
-        found = asyncio.run(without(absent, 2))
-        assert not found.own
-        assert not found.shared
-        assert {standing.trust_ppm for standing in found.standings} == {0}
-
-
-def test_offenders_are_not_missed() -> None:
-    forgers = {f"Mal{number}": bad.false_verdict(WORLD, f"Mal{number}") for number in range(5)}
-    found = merged({"Ann": honest("Ann"), **forgers}, beacon=FixedBeacon())
-    assert found.trust_of(hotkey("Ann")) == MILLION
-
-
 @given(st.permutations(["Ann", "Bob", "Cid", "Mal", "Liar"]), st.data())
 def test_the_order_of_validators_and_of_how_their_blocks_arrive_changes_no_byte(
     order: list[str], data: st.DataObject
@@ -316,53 +231,6 @@ def test_what_is_merged_is_canonical_whole_numbers_and_text() -> None:
     assert decode(REFERENCE.to_bytes()) == REFERENCE.model_dump(mode="json")
 
 
-def test_evidence_from_before_a_reign_is_checked_and_not_counted() -> None:
-    late = merged(with_honest(), since_s=WORLD.began_s + 3, beacon=FixedBeacon())
-    assert {standing.samples for standing in late.standings} == {2 * (len(WORLD.pairs(hotkey("Ann"))) - 72)}
-    assert offences(merged(with_honest(Mal=bad.false_verdict(WORLD, "Mal")), since_s=10**9)) == {
-        hotkey("Mal"): "verdict"
-    }
-    assert not merged(with_honest(), since_s=10**9).own
-
-
-def test_shared_challenges_of_a_slice_that_began_before_keep_their_places() -> None:
-    """A block's time falls within a round: what is left of a slice keeps its indices, and two of three suffice."""
-    sizes = dict(zip(HONEST, (5, 4, 3), strict=True))
-    stores = {name: bad.honest(World(per_block=size), name) for name, size in sizes.items()}
-    found = merged(stores, since_s=WORLD.began_s + 1, beacon=FixedBeacon())
-    assert (
-        sum(count.tally.total for count in found.shared if count.contender == GOOD) == WORLD.shared - 4
-    )  # two have it
-    assert {standing.trust_ppm for standing in found.standings} == {MILLION}
-
-
-def test_evidence_from_after_the_ruling_is_not_counted() -> None:
-    async def until(until_s: int) -> Merged:
-        sources = {hotkey(name): blocks(honest(name)) for name in HONEST}
-        return await merge(sources, beacon=FixedBeacon(), until_s=until_s)
-
-    assert asyncio.run(until(WORLD.began_s + 100)).to_bytes() == alone().to_bytes()
-    early = asyncio.run(until(WORLD.began_s + 1))
-    assert {standing.samples for standing in early.standings} == {2 * WORLD.per_block}
-
-
-def test_no_more_than_the_limit_of_own_challenges_counts_and_it_is_the_first_that_do() -> None:
-    found = merged(with_honest(), most_own=7, beacon=FixedBeacon())
-    assert {count.tally.total for count in found.own} == {7}
-    first = [pair for pair in WORLD.pairs(hotkey("Ann")) if pair[0].challenge_id.startswith("own/")][:7]
-    wins = sum(contender.verdict.ok and not champion.verdict.ok for champion, contender in first)
-    (ann,) = [count for count in found.own if count.hotkey == hotkey("Ann") and count.contender == GOOD]
-    assert ann.wins == wins
-
-
-def test_what_is_kept_is_bounded_however_much_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_GROUPS", 1)
-    found = merged(with_honest(), beacon=FixedBeacon())
-    assert {count.contender for count in (*found.own, *found.shared)} == {GOOD}
-    monkeypatch.setattr(reading, "MAX_ROUNDS", 0)
-    assert not merged(with_honest(), beacon=FixedBeacon()).shared
-
-
 def test_a_round_that_the_beacon_cannot_tell_counts_for_nobody() -> None:
     class Silent(FixedBeacon):
         async def randomness(self, round: int) -> str:
@@ -391,24 +259,6 @@ def test_without_a_beacon_a_made_up_round_counts_no_more_than_its_makers_stake()
     found = merged(with_honest(Mal=bad.fortune_teller(WORLD, "Mal")))
     assert found.trust_of(hotkey("Mal")) == 0
     assert (found.own, found.shared) == (alone().own, alone().shared)
-
-
-def test_a_lone_validator_is_believed() -> None:
-    found = merged({"Ann": honest("Ann")}, beacon=FixedBeacon())
-    assert found.trust_of(hotkey("Ann")) == MILLION
-    assert sum(count.tally.total for count in found.shared if count.contender == POOR) == WORLD.shared
-
-
-def test_nobody_at_all_is_nothing() -> None:
-    assert winner(merged({})) == bad.CHAMPION
-    assert merged({"Ann": {}}).standings[0].head_index == -1
-
-
-def test_too_many_validators_and_negative_stakes_are_refused() -> None:
-    with pytest.raises(InputError, match="256"):
-        asyncio.run(merge({f"v{number}": blocks([]) for number in range(257)}))
-    with pytest.raises(InputError, match="stakes"):
-        merged({"Ann": {}}, stakes={"Ann": -1})
 
 
 def test_any_changed_byte_of_a_chain_is_an_offence() -> None:

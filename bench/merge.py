@@ -129,7 +129,8 @@ async def measure(samples: int, validators: int, block: int) -> Result:
     signers = [Keypair.create_from_uri(f"//Bench{number}") for number in range(validators)]
     began = time.process_time()
     merged = await merge(
-        {each.ss58_address: chain(each, result.samples // validators, block, result) for each in signers}
+        {each.ss58_address: chain(each, result.samples // validators, block, result) for each in signers},
+        most_samples=result.samples,
     )
     result.merge_s = time.process_time() - began - result.making_s
     ruling = decide(merged, Throne(champion="champion"), Terms(env_ids=(Mult8.env_id,)), p0=0.51, now_s=10**6)

@@ -256,6 +256,13 @@ def rss_bytes() -> int:
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
+def _last_line(traceback: str) -> str:
+    """What was raised, without its module: `InputError: no such store`."""
+    lines = [line for line in traceback.splitlines() if line.strip()] or ["no reason given"]
+    kind, colon, said = lines[-1].strip().partition(": ")
+    return f"{kind.rpartition('.')[2]}{colon}{said}"
+
+
 def unwrap(error: BaseException) -> ChimeraError:
     """What a failed call comes to: Chimera's own error as it was raised, or one that names the cause."""
     # Ray raises a class made of its own error and the cause's: it is a ChimeraError too, and prints Ray's traceback.
@@ -266,6 +273,9 @@ def unwrap(error: BaseException) -> ChimeraError:
         return error
     if cause is not None and not isinstance(cause, ray.exceptions.RayError):
         return SwarmError(f"{type(cause).__name__}: {cause}")
-    if isinstance(cause or error, ray.exceptions.RayActorError):
-        return ClusterError("the swarm's processes are gone: they were killed, or their node was; start a new swarm")
+    gone = cause or error
+    if isinstance(gone, ray.exceptions.RayActorError):
+        if gone.actor_init_failed:  # Ray has kept the traceback's text, and not the error
+            return ClusterError(f"a process could not start its work: {_last_line(str(gone))}")
+        return ClusterError("the processes that did the work are gone: they were killed, or their node was; start anew")
     return ClusterError(f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}")

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from chimera.core.config import Settings
 from chimera.core.errors import InputError, MissingExtra, StorageError
 
+_SHORT = (str, bytes, int, float, type(None))
+
 
 def read_settings(**options: Any) -> Settings:
     """The settings; an option that is None or empty was not given. Raises InputError that names each wrong one."""
@@ -23,11 +25,19 @@ def read_settings(**options: Any) -> Settings:
 
 def explain(error: ValidationError, *, prefix: str = "") -> str:
     """pydantic's findings in one line; with `prefix` the fields are called by their environment variables."""
+    all_details = error.errors(include_url=False, include_context=False)
+    inner = {details["loc"][:length] for details in all_details for length in range(len(details["loc"]))}
     found = []
-    for details in error.errors(include_url=False, include_context=False):
-        name = ".".join(str(part) for part in details["loc"])
-        what = details["msg"][:1].lower() + details["msg"][1:]
-        found.append(f"{prefix}{name.upper() if prefix else name}: {what} (got {details['input']!r:.60})")
+    for details in all_details:
+        where, got = details["loc"], details["input"]
+        if where and where in inner:
+            continue  # a list that is short only because what was in it is wrong
+        name = ".".join(str(part) for part in where)
+        what = details["msg"].removeprefix("Value error, ")
+        said = f"{prefix}{name.upper() if prefix else name}: " if name else ""
+        said += (what[:1].lower() + what[1:]) if name else what
+        # A whole document is no help, and pydantic gives one where something is missing or two things do not fit.
+        found.append(f"{said} (got {got!r:.60})" if isinstance(got, _SHORT) else said)
     return "; ".join(found)
 
 

@@ -95,10 +95,13 @@ def _read_file(root: Path, key: str) -> bytes | None:
             return None
         # To open a pipe would wait for a writer.
         handle = os.open(root / key, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 return None
-            return file.read(objects.MAX_OBJECT_BYTES + 1)
+            with open(handle, "rb", closefd=False) as file:
+                return file.read(objects.MAX_OBJECT_BYTES + 1)
+        finally:
+            os.close(handle)
     except OSError as error:
         if error.errno in _NONE_THERE:
             return None

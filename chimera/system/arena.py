@@ -20,7 +20,7 @@ from chimera.arena.envs.registry import environment
 from chimera.arena.miners.client import open_miner
 from chimera.arena.types import EnvId
 from chimera.core.config import Settings
-from chimera.core.errors import InputError
+from chimera.core.errors import ClusterError, InputError
 from chimera.core.types import Frozen
 
 MAX_SEED_CHARS = 64
@@ -138,12 +138,18 @@ async def hold_duel(request: DuelRequest, settings: Settings, watch: Watcher) ->
 
 async def _follow(actor: object, plan: MatchPlan, standing: Standing, watch: Watcher) -> DuelResult:
     """Count what an actor plays. The count here is the one that decides; the actor's own stops it in time."""
-    async for played in play_match(actor, plan):
-        for pair in played.pairs:
-            if standing.duel.result is None:
-                standing.outcomes.append(pair.outcome)
-                standing.duel.record(pair.outcome)
-        watch(plan.env_id, standing, played.pairs)
+    try:
+        async for played in play_match(actor, plan):
+            for pair in played.pairs:
+                if standing.duel.result is None:
+                    standing.outcomes.append(pair.outcome)
+                    standing.duel.record(pair.outcome)
+            watch(plan.env_id, standing, played.pairs)
+    except ClusterError as error:
+        who = f"{plan.champion.spec} against {plan.contender.spec} in {plan.env_id}"
+        raise ClusterError(
+            f"the duel of {who} cannot go on: {error}; a miner in this process may have ended it"
+        ) from None
     if standing.duel.result is None:
         raise InputError(f"the duel in {plan.env_id} ended before it was decided: its budget is larger than its plan")
     return standing.duel.result

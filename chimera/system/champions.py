@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from chimera.arena import PACKAGES
 from chimera.core.config import Settings
 from chimera.core.errors import InputError, MissingExtra
 from chimera.core.types import Frozen
@@ -43,7 +45,10 @@ def resolve_model(name: str, settings: Settings) -> str:
     try:
         from chimera.arena.miners.client import model_of
     except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "arena") from error
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
+            raise
+        raise InputError(f"{name}: {MissingExtra(package, 'arena')}") from error
     env_id = name.removeprefix(PREFIX)
     champion = champion_of(env_id, settings)
     if champion is None:
@@ -62,13 +67,14 @@ def champion_of(env_id: str, settings: Settings) -> Champion | None:
     """The champion on record, if there is one. Raises InputError for a record that cannot be used."""
     path = _path(env_id, settings)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_RECORD_BYTES + 1)
+        data = _read(path)
         champion = Champion.model_validate_json(data)
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{path} is no record of a champion; remove it, and crown one anew: {error}") from error
+    except OSError as error:
+        raise InputError(f"the champion of {env_id} cannot be read: {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise InputError(f"{path} is no record of a champion; remove it, and crown one anew") from error
     if champion.env_id != env_id or len(data) > MAX_RECORD_BYTES:
         raise InputError(f"{path} is no record of {env_id}'s champion; remove it, and crown one anew")
     return champion
@@ -83,13 +89,25 @@ def record_champion(env_id: str, miner_id: str, settings: Settings, *, since_s: 
     try:
         champion = Champion(env_id=env_id, miner_id=miner_id, since_s=since_s)
     except ValidationError as error:
-        raise InputError(f"{miner_id!a:.200} cannot be a champion: {error}") from error
+        why = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise InputError(f"{miner_id!a:.200} cannot be a champion: {why}") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, champion.model_dump_json().encode())
     except OSError as error:
-        raise InputError(f"the champion of {env_id} cannot be recorded: {error}; see CHIMERA_HOME") from error
+        raise InputError(
+            f"the champion of {env_id} cannot be recorded in {path}: {error.strerror}; see CHIMERA_HOME"
+        ) from error
     return champion
+
+
+def _read(path: Path) -> bytes:
+    """At most one byte more than a record has; nothing of what is no plain file: a pipe would be waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(handle, MAX_RECORD_BYTES + 1) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+    finally:
+        os.close(handle)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -28,7 +28,7 @@ class Ratchet(Frozen):
 
     `cap` bounds the ratio: a contender that won every sample would set 1.0, which nobody can exceed, and only time
     would open the throne again. Under a cap of 0.75, whoever wins more than three of four decisive samples can take it
-    at any time. `epsilon` is what remains when all has decayed, so that a coin's luck is never enough.
+    at any time. `epsilon` is what remains when all has decayed: to be as good is not enough.
     """
 
     ratio: Annotated[float, Field(ge=EVEN, lt=1.0)] = EVEN

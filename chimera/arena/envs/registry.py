@@ -68,9 +68,13 @@ class Registry:
         """The ids, sorted. Nothing is imported for it, so an environment among them may turn out to be broken."""
         return sorted(self._where)
 
+    def refused(self) -> dict[str, str]:
+        """Which ids are claimed in vain, and why. One that ships is no worse for it."""
+        return dict(self._refused)
+
     def faults(self) -> dict[str, str]:
-        """What is wrong with which claim to an id, after every package has been imported."""
-        faults = dict(self._refused)
+        """What is wrong with which environment, after every package has been imported."""
+        faults: dict[str, str] = {}
         for env_id in self.environments():
             try:
                 self.environment(env_id)
@@ -120,7 +124,7 @@ def find(where: str) -> AnyEnv:
         for part in name.split("."):
             found = getattr(found, part)
         return _checked(found)
-    except Exception as error:  # whatever a package raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever a package raises when it is imported
         raise InputError(f"{where} cannot be used: {type(error).__name__}: {error}") from error
 
 
@@ -166,4 +170,5 @@ _registry.announce()
 environment = _registry.environment
 environments = _registry.environments
 faults = _registry.faults
+refused = _registry.refused
 register = _registry.register

@@ -1,10 +1,10 @@
 """The global duel: every contender against the champion, over the union of all that is believed; the winner takes all.
 
-One look, by a rule whose error is bounded over *all* looks. A validator may stop sampling when it likes: whose sample
-comes next depends only on what came before, so the union is one walk whose every step wins with the same chance, seen
-at a moment that the walk itself chose. `calibrated` bounds the chance that *any* moment within the budget deceives; one
-of them, or one in every round of a reign, deceives no more often. Where weights differ this is an approximation, Kish's
-(docs/evidence.md).
+Counted are validators' own challenges, whose number in a round is fixed beforehand, so the union is a walk whose every
+step wins with the same chance. One look, or one in every round, by a rule whose error is bounded over *all* looks
+deceives no more often. Shared challenges tell who is to be believed, and are not counted: a majority over validators
+exaggerates what a miner is more often than not (at a rate of 0.75 it is right in 0.84 of three), and to count each of
+them would count the same thing several times. Where weights differ this is an approximation, Kish's (docs/evidence.md).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from chimera.core.types import Frozen
 
 
 class Terms(Frozen):
-    """What a global duel is fought over, and by which rule. `alpha` is for one contender in one environment.
+    """What a global duel is fought over, and by which rule.
+
+    `alpha` is for all contenders together, in one environment: each has its part, so that many do not win by chance.
 
     `budget` counts decisive samples of the union; more than that refine the win rate and are counted no further.
     """
@@ -56,9 +58,10 @@ def decide(
     the throne; of equal ones the lower id. With no evidence that counts the champion stays. `miners` are those who may
     win; anybody by default. Raises InputError for terms that make no rule.
     """
-    rule = make_rule(terms.rule, p0=p0, budget=terms.budget, alpha=terms.alpha)
+    many = len(set(miners) - {throne.champion}) if miners is not None else 1
+    rule = make_rule(terms.rule, p0=p0, budget=terms.budget, alpha=terms.alpha / max(1, many))
     settled = {Pairing(duel.env_id, duel.champion, duel.contender): duel for duel in ended}
-    met = {count.pairing for count in (*merged.own, *merged.shared)} | settled.keys()
+    met = {count.pairing for count in merged.own} | settled.keys()
     contenders = sorted(
         {
             pairing.contender
@@ -128,9 +131,7 @@ def _against(duels: list[DuelResult], terms: Terms) -> AggregateResult:
 
 def _duel(merged: Merged, pairing: Pairing, rule: StoppingRule) -> DuelResult:
     """One look at the union. Beyond the rule's budget the win rate is kept, and the samples count as the budget."""
-    tally = effective(
-        (count.weight_ppm, count.tally) for count in (*merged.own, *merged.shared) if count.pairing == pairing
-    )
+    tally = effective((count.weight_ppm, count.tally) for count in merged.own if count.pairing == pairing)
     wins, n = tally.wins, tally.decisive
     if n > rule.budget:
         wins, n = wins * rule.budget // n, rule.budget

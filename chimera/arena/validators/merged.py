@@ -121,7 +121,7 @@ class OwnCount(_Counted):
 
 
 class SharedCount(_Counted):
-    """What shared challenges of one weight came to, each counted once however many validators met it."""
+    """What shared challenges of one weight came to, each once however many met it: for readers, and for no ruling."""
 
 
 class Merged(Frozen):

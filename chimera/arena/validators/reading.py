@@ -19,7 +19,10 @@ from chimera.core.errors import EvidenceError, ObjectMissing, StorageError, Stor
 from chimera.storage.objects import ObjectStore
 
 MAX_GROUPS = 32_768
-"""Duels of a validator, and shared slices of it, that are counted: some 10 MB at the most. What goes beyond is not."""
+"""Duels of a validator, and as many shared slices of it, that are counted: 65 MB at the most. What goes beyond is not.
+
+So much takes miners' ids of 256 characters, and is claimed by nobody where a merge is told the miners.
+"""
 
 MAX_ROUNDS = 1_024
 """Beacon rounds of a validator whose shared challenges are counted."""

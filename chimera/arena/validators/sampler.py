@@ -37,7 +37,7 @@ class RoundPlan(Frozen):
     env_ids: Annotated[tuple[EnvId, ...], Field(min_length=1, max_length=64)]
     miners: Annotated[tuple[MinerRef, ...], Field(min_length=1, max_length=MAX_MINERS)]
     shared: Annotated[int, Field(ge=0, le=MAX_SHARED)] = 16
-    own: Annotated[int, Field(ge=0, le=MAX_OWN)] = 32
+    own: Annotated[int, Field(ge=1, le=MAX_OWN)] = 32
     window_s: Annotated[int, Field(ge=1, le=366 * 86_400)] = 86_400
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
 
@@ -48,8 +48,6 @@ class RoundPlan(Frozen):
                 raise ValueError(f"{what} {twice[0]} is named twice")
         if len(self.miners) * len(self.env_ids) > MAX_DUELS:
             raise ValueError(f"miners times environments is {MAX_DUELS} at most: split the subnet")
-        if not self.shared + self.own:
-            raise ValueError("shared and own cannot both be 0: there would be nothing to ask")
         return self
 
     def champion(self, miner_id: str) -> MinerRef:

@@ -13,7 +13,7 @@ from chimera.cli import render
 from chimera.cli.arena import command
 from chimera.cli.arena.places import Place, block_file, opened, read_file
 from chimera.cli.settings import read_settings
-from chimera.core.errors import EvidenceError, InputError, ObjectMissing
+from chimera.core.errors import EvidenceError, InputError, ObjectMissing, ObjectTooLarge
 
 LISTED, UNREADABLE = 0, 1
 
@@ -57,19 +57,31 @@ async def _list(place: Place, hotkey: str, *, as_json: bool) -> int:
     worst = LISTED
     if not as_json:
         render.say((hotkey, "bold"))
-    async for data in read_chain(place.store, hotkey):
-        try:
-            fields = _fields(read_block(data))
-        except EvidenceError as error:
-            worst = UNREADABLE
-            fields = {"hotkey": hotkey, "fault": {"kind": error.reason, "message": error.message}}
-        if as_json:
-            render.line(render.to_line(fields))
-        elif fault := fields.get("fault"):
-            render.say("  ", (str(fault["kind"]), "red"), f": {command.one_line(str(fault['message']))}")
-        else:
-            _line(fields)
+    try:
+        async for data in read_chain(place.store, hotkey):
+            try:
+                fields = _fields(read_block(data))
+            except EvidenceError as error:
+                worst = UNREADABLE
+                fields = _faulty(hotkey, error.reason, error.message)
+            _tell(fields, as_json=as_json)
+    except ObjectTooLarge as error:
+        worst = UNREADABLE
+        _tell(_faulty(hotkey, "limit", f"{error}; what follows was not read"), as_json=as_json)
     return worst
+
+
+def _faulty(hotkey: str, kind: str, message: str) -> dict[str, Any]:
+    return {"hotkey": hotkey, "fault": {"kind": kind, "message": message}}
+
+
+def _tell(fields: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        render.line(render.to_line(fields))
+    elif fault := fields.get("fault"):
+        render.say("  ", (str(fault["kind"]), "red"), f": {command.one_line(str(fault['message']))}")
+    else:
+        _line(fields)
 
 
 def _fields(block: Block) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from chimera.cli import render
 from chimera.cli.settings import explain
-from chimera.core.errors import InputError, MissingExtra
+from chimera.core.errors import InputError, MissingExtra, SwarmError
 
 BAD_INPUT, FAULT, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
@@ -30,6 +30,9 @@ def run(work: Coroutine[Any, Any, int], *, as_json: bool) -> int:
             return INTERRUPTED
         except asyncio.CancelledError:
             return TERMINATED
+        except SystemExit as error:  # an environment's, or a python: miner's, whose code runs here
+            render.error(SwarmError(f"code of a package ended the command: SystemExit({error})"), as_json=as_json)
+            return FAULT
         except Exception as error:
             render.error(error, as_json=as_json)
             return FAULT

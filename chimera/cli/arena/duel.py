@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ async def _execute(options: Options, hold: Hold) -> int:
     request = options.request()
     settings = read_settings(address=options.address)
     await check_request(request)
-    pictures = _pictures(options.plot, request.env_ids)
+    pictures = _pictures(options.plot, request.env_ids, options.samples)
     with ExitStack() as stack:
         samples = stack.enter_context(_created(options.samples)) if options.samples else None
         bars = stack.enter_context(_bars(request, shown=not options.as_json and stderr.isatty()))
@@ -104,14 +105,29 @@ async def _execute(options: Options, hold: Hold) -> int:
                 bars.move(env_id, standing)
 
         report = await hold(request, settings, watch)
-    for env_id, path in pictures.items():
-        plot_duel(report.standings[env_id].outcomes, report.standings[env_id].duel.rule, path)
-    crowned = _crown(report, settings) if options.crown else {}
+    if not options.as_json:
+        _print(report)
+    crowned: dict[str, str] = {}
+    failed = _attempt(lambda: _crown(report, settings, crowned)) if options.crown else None
+    failed = _attempt(lambda: _draw(report, pictures)) or failed
     if options.as_json:
-        render.line(render.to_line(_document(report, crowned), indent=2))
-    else:
-        _print(report, crowned)
+        render.line(render.to_line(_document(report, crowned, failed), indent=2))
+    for env_id, miner_id in crowned.items():
+        if not options.as_json:
+            render.say(f"{command.one_line(miner_id)} is on record as the champion of {env_id}")
+    if failed:
+        return command.FAULT
     return DECIDED if is_decided(report) else INCONCLUSIVE
+
+
+def _attempt(step: Callable[[], None]) -> Exception | None:
+    """Take a step after the duel. What it raises is told, and takes nothing back: the duel has its result."""
+    try:
+        step()
+    except Exception as error:
+        render.error(error, as_json=False)
+        return error
+    return None
 
 
 def is_decided(report: DuelReport) -> bool:
@@ -132,17 +148,24 @@ def crowns(report: DuelReport) -> dict[str, str]:
     return {env_id: report.request.champion for env_id in report.request.env_ids if env_id not in report.total.won}
 
 
-def _crown(report: DuelReport, settings: Settings) -> dict[str, str]:
-    """Put the new champions on record. One that was champion already stays so since when it was."""
-    crowned = crowns(report)
-    for env_id, miner_id in crowned.items():
+def _crown(report: DuelReport, settings: Settings, crowned: dict[str, str]) -> None:
+    """Put the new champions on record, and in `crowned`. One that was champion already stays so since when it was."""
+    for env_id, miner_id in crowns(report).items():
         known = champion_of(env_id, settings)
         if known is None or known.miner_id != miner_id:
             record_champion(env_id, miner_id, settings, since_s=int(SystemClock().now()))
-    return crowned
+        crowned[env_id] = miner_id
 
 
-def _pictures(plot: Path | None, env_ids: tuple[str, ...]) -> dict[str, Path]:
+def _draw(report: DuelReport, pictures: dict[str, Path]) -> None:
+    for env_id, path in pictures.items():
+        try:
+            plot_duel(report.standings[env_id].outcomes, report.standings[env_id].duel.rule, path)
+        except OSError as error:
+            raise InputError(f"the plot cannot be written to {path}: {error.strerror}") from error
+
+
+def _pictures(plot: Path | None, env_ids: tuple[str, ...], samples: Path | None) -> dict[str, Path]:
     """Where the picture of each environment goes. What would stop them from being drawn is said before the duel."""
     if plot is None:
         return {}
@@ -152,9 +175,16 @@ def _pictures(plot: Path | None, env_ids: tuple[str, ...]) -> dict[str, Path]:
         raise InputError(f"there is no folder {plot.parent} for the plot")
     if find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "arena")
-    if len(env_ids) == 1:
-        return {env_ids[0]: plot}
-    return {env_id: plot.with_name(f"{plot.stem}-{env_id}{plot.suffix}") for env_id in env_ids}
+    names = {env_id: plot.with_name(f"{plot.stem}-{env_id}{plot.suffix}") for env_id in env_ids}
+    pictures = {env_ids[0]: plot} if len(env_ids) == 1 else names
+    for path in pictures.values():
+        if path.exists() or path.is_symlink():
+            raise InputError(f"{path} is there already, and is not overwritten: name another file for the plot")
+        if samples and path.absolute() == samples.absolute():
+            raise InputError(f"{path} is to hold the samples: name another file for the plot")
+    if not os.access(plot.parent, os.W_OK):
+        raise InputError(f"the plot cannot be written to {plot.parent}: you may not write there")
+    return pictures
 
 
 @contextmanager
@@ -226,7 +256,7 @@ def _decision(standing: Standing) -> str:
     ]
 
 
-def _print(report: DuelReport, crowned: dict[str, str]) -> None:
+def _print(report: DuelReport) -> None:
     request = report.request
     render.say(("champion   ", "dim"), command.one_line(request.champion))
     render.say(("contender  ", "dim"), command.one_line(request.contender), "\n")
@@ -242,8 +272,6 @@ def _print(report: DuelReport, crowned: dict[str, str]) -> None:
     style = "yellow" if not is_decided(report) else "green"
     render.say((verdict(report), style))
     render.say((honest(next(iter(report.standings.values())).duel.rule.record()), "dim"))
-    for env_id, miner_id in crowned.items():
-        render.say(f"{command.one_line(miner_id)} is on record as the champion of {env_id}")
 
 
 def verdict(report: DuelReport) -> str:
@@ -269,9 +297,10 @@ def honest(rule: RuleRecord) -> str:
     return f"{said}; at most {rule.alpha / 2:.1%} each was asked for"
 
 
-def _document(report: DuelReport, crowned: dict[str, str]) -> dict[str, Any]:
+def _document(report: DuelReport, crowned: dict[str, str], failed: Exception | None) -> dict[str, Any]:
     request, total = report.request, report.total
-    return {
+    error = {"error": {"kind": type(failed).__name__, "message": str(failed)}} if failed else {}
+    return error | {
         "champion": request.champion,
         "contender": request.contender,
         "decision": total.decision if is_decided(report) else "inconclusive",

@@ -10,7 +10,7 @@ from typing import Any
 from chimera.arena.canonical import decode, encode
 from chimera.arena.envs.challenge import Challenge, deal, replies_of
 from chimera.arena.envs.episode import play
-from chimera.arena.envs.registry import environment, environments, faults
+from chimera.arena.envs.registry import environment, environments, faults, refused
 from chimera.arena.miners.client import open_miner
 from chimera.arena.miners.miner import Miner
 from chimera.arena.randomness import SEED_PREFIX
@@ -30,23 +30,30 @@ def execute_list(*, as_json: bool) -> int:
 
 
 async def _list(*, as_json: bool) -> int:
-    broken = faults()
+    broken, claims = faults(), refused()
+    nothing = {"turns": "", "from": "", "about": "", "fault": "", "refused": ""}
     rows = []
-    for env_id in sorted({*environments(), *broken}):
+    for env_id in environments():
         if fault := broken.get(env_id):
-            rows.append({"env_id": env_id, "turns": "", "from": "", "about": "", "fault": fault})
+            rows.append({"env_id": env_id, **nothing, "fault": fault})
             continue
         kind = environment(env_id)
         turns = "many" if kind.rules.multi_turn else "one"
         where = f"{kind.__module__}:{kind.__qualname__}"
-        rows.append({"env_id": env_id, "turns": turns, "from": where, "about": _about(kind.rules), "fault": ""})
+        rows.append({"env_id": env_id, **nothing, "turns": turns, "from": where, "about": _about(kind.rules)})
+    rows += [{"env_id": env_id, **nothing, "refused": why} for env_id, why in sorted(claims.items())]
     if as_json:
         for row in rows:
             render.line(render.to_line(row))
     else:
-        said = ((row["env_id"], row["turns"], row["about"] or f"cannot be used: {row['fault']}") for row in rows)
-        command.table(("environment", "turns", "about"), said)
+        command.table(("environment", "turns", "about"), ((row["env_id"], row["turns"], _said_of(row)) for row in rows))
     return 0
+
+
+def _said_of(row: dict[str, str]) -> str:
+    if row["refused"]:
+        return f"not used: {row['refused']}"
+    return row["about"] if not row["fault"] else f"cannot be used: {row['fault']}"
 
 
 def _about(rules: type[Challenge]) -> str:

@@ -7,12 +7,10 @@ from contextlib import contextmanager
 
 import typer
 
+from chimera.arena import PACKAGES
 from chimera.core.errors import MissingExtra
 
 BAD_INPUT = 2
-
-PACKAGES = frozenset({"bittensor_core", "blake3", "gymnasium", "obstore", "rfc8785"})
-"""What the extra `arena` brings, and nothing here can do without."""
 
 
 @contextmanager

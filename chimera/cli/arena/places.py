@@ -66,6 +66,8 @@ def _url(where: str, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """The URL of the store, and the validators that are meant. Raises InputError for a folder that is not there."""
     if "://" in where:
         return where, tuple(wanted)
+    if not where:
+        raise InputError("an empty text names no place: give a folder of blocks or its URL, and . for this folder")
     folder = Path(where).absolute()
     if not folder.is_dir():
         raise InputError(f"{where} is not there" if not folder.exists() else f"{where} is not a folder of blocks")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from bittensor_core import Keypair
 
-from chimera.actors.validator import Sampled, Settled
+from chimera.actors.validator import Missed, Sampled, Settled
 from chimera.arena.duel.aggregate import AggregateResult
+from chimera.arena.envs.registry import environment
 from chimera.arena.miners.client import open_miner
 from chimera.arena.validators.merged import Merged
 from chimera.arena.validators.terms import ValidatorPlan
@@ -21,7 +22,8 @@ from chimera.cli.arena import command
 from chimera.cli.arena.on_ray import on_ray
 from chimera.cli.arena.plan_file import load_plan
 from chimera.cli.settings import read_settings
-from chimera.core.errors import InputError
+from chimera.core.errors import InputError, StorageError
+from chimera.storage.objects import open_objects
 from chimera.system.validation import DEMO_MINERS, Tournament, demo, validate
 
 SETTLED, NOT_SET = 0, 1
@@ -68,9 +70,21 @@ async def _check(plan: ValidatorPlan) -> None:
     """What is wrong with a plan is said before anything is started. A development key is no error, and is noted."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DevelopmentKey)
-        open_hotkey(plan.hotkey)
+        hotkey = str(open_hotkey(plan.hotkey).ss58_address)
     for warning in caught:
         render.note(f"warning: {warning.message}")
+    if any(peer.hotkey == hotkey for peer in plan.peers):
+        raise InputError(f"peers: {hotkey} is this validator itself: name the others only")
+    if plan.blocks.startswith(("http:", "https:")):
+        raise InputError("blocks: a web server can only be read: publish to file:///PATH or s3://BUCKET/PREFIX")
+    for name, url in (("blocks", plan.blocks), *((f"peer {peer.hotkey}", peer.blocks) for peer in plan.peers)):
+        try:
+            store = open_objects(url)
+        except (InputError, StorageError) as error:
+            raise InputError(f"{name}: {error}") from error
+        await store.close()
+    for env_id in plan.round.env_ids:
+        environment(env_id)
     for ref in plan.round.miners:
         miner = open_miner(ref.spec)
         try:
@@ -88,19 +102,27 @@ class _Watch:
         self._as_json = as_json
         self._shown: tuple[Ruling, Merged] | None = None
 
-    def __call__(self, number: int, event: Sampled | Settled) -> None:
+    def __call__(self, number: int, event: Sampled | Settled | Missed) -> None:
         if self._as_json:
             kind = type(event).__name__.lower()
             render.line(render.to_line({"event": kind, "epoch": number, **event.model_dump(mode="json")}))
         elif isinstance(event, Sampled):
             _sampled(number, event)
+        elif isinstance(event, Missed):
+            why = command.one_line(event.why)
+            render.say((f"round {number:<4}", "dim"), f" {event.hotkey}  ", ("missed", "yellow"), f": {why}")
         else:
-            _settled(number, event)
-            if (event.ruling, event.merged) == self._shown:
-                render.say("           by the same evidence, with the same results")
-            else:
-                _evidence(event)
-            self._shown = (event.ruling, event.merged)
+            self._settled(number, event)
+
+    def _settled(self, number: int, event: Settled) -> None:
+        _settled(number, event)
+        if event.ruling is None or event.merged is None:
+            return
+        if (event.ruling, event.merged) == self._shown:
+            render.say("           by the same evidence, with the same results")
+        else:
+            _evidence(event.ruling, event.merged)
+        self._shown = (event.ruling, event.merged)
 
 
 def _sampled(number: int, event: Sampled) -> None:
@@ -112,26 +134,30 @@ def _sampled(number: int, event: Sampled) -> None:
 
 def _settled(number: int, event: Settled) -> None:
     throne, ruling = event.throne, event.ruling
-    how = "takes the throne" if ruling.winner != ruling.champion else "keeps the throne"
+    if ruling is None:
+        how = "has the throne, as ruled before"
+    else:
+        how = "takes the throne" if ruling.winner != ruling.champion else "keeps the throne"
+        how += f" (ratio to beat {ruling.p0:.4g})"
     render.say(
         (f"round {number:<4}", "dim"),
         f" {event.hotkey}  settled: ",
         (command.one_line(throne.champion), "bold"),
-        f" {how} (ratio to beat {ruling.p0:.4g}); {_weights(event)}",
+        f" {how}; {_weights(event)}",
     )
 
 
-def _evidence(event: Settled) -> None:
+def _evidence(ruling: Ruling, merged: Merged) -> None:
     """What a ruling stands on: the duels, who is trusted, and who is not."""
-    for duel in event.ruling.duels:
+    for duel in ruling.duels:
         _duel(duel)
-    for standing in event.merged.standings:
+    for standing in merged.standings:
         trust = f"trust {standing.trust_ppm / 1e6:.3f}, {standing.agreed} of {standing.compared} shared verdicts agreed"
         render.say(f"           {standing.hotkey}  {trust}, {standing.samples:,} samples counted")
-    for offence in event.merged.offences:
+    for offence in merged.offences:
         what = f": {offence.hotkey} in block {offence.block_index}: {offence.message}"
         render.say("           ", (offence.kind, "red"), command.one_line(what))
-    for hotkey in event.merged.unread:
+    for hotkey in merged.unread:
         render.say("           ", ("unread", "yellow"), f": the blocks of {hotkey}")
 
 
@@ -139,7 +165,7 @@ def _weights(event: Settled) -> str:
     if event.refused:
         return f"weights were refused: {command.one_line(event.refused)}"
     if event.receipt is None:
-        return "dry run, no weights set"
+        return "dry run, no weights set" if event.ruling else "no weights set now"
     return f"weights set ({event.receipt.mode})"
 
 

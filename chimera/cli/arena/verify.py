@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from chimera.arena.validators.audit import ChainAudit, ChainReport, audit_block, audit_sample
+from chimera.arena.validators.audit import ChainAudit, ChainReport, Fault, audit_block, audit_sample
 from chimera.arena.validators.blocks import block_hash, block_key, read_block
 from chimera.arena.validators.proof import check_proof, prove, read_proof
 from chimera.arena.validators.reading import read_chain
 from chimera.cli import render
 from chimera.cli.arena import command
 from chimera.cli.arena.places import Place, block_file, opened, read_file
-from chimera.core.errors import EvidenceError, InputError, ObjectMissing, StorageError
+from chimera.core.errors import EvidenceError, InputError, ObjectMissing, ObjectTooLarge, StorageError
 
 VALID, FAULTY, UNREAD = 0, 1, 3
 
@@ -47,34 +47,45 @@ async def _execute(options: Options) -> int:
         raise InputError("name a block, a folder of blocks or their URL; or --check-proof FILE")
     if options.proof:
         return await _prove(options.places, *options.proof)
-    worst = VALID
+    found = {VALID}
     for where in options.places:
         if path := block_file(where):
-            worst = max(worst, _one_block(path, as_json=options.as_json))
+            found.add(_one_block(path, as_json=options.as_json))
             continue
-        async with opened(where, options.hotkeys) as place:
-            for hotkey in place.hotkeys:
-                worst = max(worst, await _chain(place, hotkey, as_json=options.as_json))
-    return worst
+        try:
+            async with opened(where, options.hotkeys) as place:
+                for hotkey in place.hotkeys:
+                    found.add(await _chain(place, hotkey, as_json=options.as_json))
+        except StorageError as error:
+            render.error(error, as_json=options.as_json)
+            found.add(UNREAD)
+    return FAULTY if FAULTY in found else max(found)
 
 
 async def _chain(place: Place, hotkey: str, *, as_json: bool) -> int:
     """Audit one validator's chain. One that cannot be read does not keep the others from being audited."""
-    audit, unread = ChainAudit(hotkey), ""
+    audit, unread, large = ChainAudit(hotkey), "", ""
     with render.waiting(f"auditing {hotkey}", shown=not as_json):
         try:
             async for data in read_chain(place.store, hotkey):
                 audit.add(data)
+        except ObjectTooLarge as error:
+            large = f"{error}; what follows was not audited"
         except StorageError as error:
             unread = str(error)
     report = audit.report()
-    if not report.blocks and not unread:
+    if large:
+        fault = Fault(kind="limit", block_index=report.blocks, message=large)
+        report = replace(report, faults=(*report.faults, fault), fault_count=report.fault_count + 1)
+    if not report.blocks and not unread and report.ok:
         raise InputError(f"there are no blocks of {hotkey} in {place.name}")
     if as_json:
         render.line(render.to_line(_document(place, report, unread)))
     else:
         _print(report, unread)
-    return UNREAD if unread else VALID if report.ok else FAULTY
+    if not report.ok:
+        return FAULTY  # which stands, whatever could not be read after it
+    return UNREAD if unread else VALID
 
 
 def _document(place: Place, report: ChainReport, unread: str) -> dict[str, Any]:

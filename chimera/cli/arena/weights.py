@@ -69,7 +69,9 @@ def _document(options: Options, record: Record, now_s: float) -> dict[str, Any]:
         "ratio_to_beat": record.p0,
         "ratio_of_new_duels": throne.ratchet.ratio_at(now_s),
         "duels_since_s": record.opened_s,
-        "rulings_in_these_duels": record.rulings,
+        "duels_ended": len(record.ended),
+        "settled_s": record.settled_s,
+        "weights_set": record.weights_set,
         "weights": {throne.champion: 1.0},
         "heads": {hotkey: head.model_dump() for hotkey, head in sorted(record.heads.items())},
     }
@@ -77,8 +79,7 @@ def _document(options: Options, record: Record, now_s: float) -> dict[str, Any]:
 
 def _print(record: Record, now_s: float) -> None:
     throne, opened_s = record.throne, record.opened_s
-    settled = f"{record.rulings} ruling{'s' * (record.rulings != 1)} since"
-    began = f"began {command.ago(now_s - opened_s)} ago, {settled}" if opened_s else f"are the first, {settled}"
+    began = f"began {command.ago(now_s - opened_s)} ago" if opened_s else "are the first"
     held = f"held for {command.ago(now_s - throne.since_s)}" if throne.since_s else "held from the beginning"
     render.say(
         ("throne   ", "dim"),
@@ -87,6 +88,8 @@ def _print(record: Record, now_s: float) -> None:
     )
     render.say(("ratio    ", "dim"), f"{record.p0:.4g} to beat in the duels that are on, which {began}")
     render.say(("         ", "dim"), f"{throne.ratchet.ratio_at(now_s):.4g} in duels that would begin now")
-    render.say(("weights  ", "dim"), f"1.0 {command.one_line(throne.champion)}, 0.0 everybody else")
+    taken = "taken" if record.weights_set else "not taken yet"
+    said = f"1.0 {command.one_line(throne.champion)}, 0.0 everybody else; {taken} by the chain"
+    render.say(("weights  ", "dim"), said)
     for hotkey, head in sorted(record.heads.items()):
         render.say(("seen     ", "dim"), f"{hotkey} up to block {head.index}, {head.hash[:16]}")

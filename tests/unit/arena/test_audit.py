@@ -100,6 +100,15 @@ def test_a_lie_about_info_is_not_covered_by_a_verdict_that_fits_it() -> None:
     assert reason_of(changed(forged, verdict=verdict)) == "info"
 
 
+def test_an_info_without_end_is_refused_before_its_environment_is_asked() -> None:
+    def never(env_id: str) -> type[Mult8Env]:
+        raise AssertionError("asked")
+
+    honest = played(OWN, "champion", miner_id="old", right=True)
+    for more in ("x" * 4_096, [[]] * 2_000):
+        assert reason_of(changed(honest, info={**honest.info, "more": more}), lookup=never) == "limit"
+
+
 @pytest.mark.parametrize("wrong", [True, 1.0], ids=["boolean", "float"])
 def test_what_python_takes_for_one_is_not_one(wrong: Any) -> None:
     class One(Mult8Env):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,16 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera.arena.canonical import MAX_DEPTH, decode, digest, encode
+from chimera.arena.canonical import (
+    MAX_DEPTH,
+    MAX_INFO_BYTES,
+    MAX_INFO_NODES,
+    MAX_NODES,
+    decode,
+    digest,
+    encode,
+    encode_info,
+)
 from chimera.core.errors import EvidenceError
 
 CONTEXT = "BLAKE3 2019-12-27 16:29:52 test vectors context"
@@ -108,6 +118,35 @@ def test_nesting_has_a_limit() -> None:
         encode([value])
     with pytest.raises(EvidenceError):
         decode(b"[" * 100_000 + b"]" * 100_000)
+
+
+def test_members_have_a_limit_and_none_beyond_it_is_looked_at() -> None:
+    for value in ([[]] * MAX_NODES, {"é": [0] * (MAX_NODES - 1)}, [[0]] * (MAX_NODES // 2)):
+        assert decode(encode(value)) == value
+        assert decode(encode([value], most_nodes=MAX_NODES + 1), most_nodes=MAX_NODES + 1) == [value]
+        for refused in (partial(encode, [value]), partial(decode, encode([value], most_nodes=2 * MAX_NODES))):
+            with pytest.raises(EvidenceError, match="more than 65536 members") as refusal:
+                refused()
+            assert refusal.value.reason == "limit"
+
+    class Long(list[Any]):
+        def __len__(self) -> int:
+            return MAX_NODES + 1
+
+        def __iter__(self) -> Any:
+            raise AssertionError("looked at")
+
+    with pytest.raises(EvidenceError, match="members"):
+        encode(Long())
+
+
+def test_an_info_is_small() -> None:
+    fits = {"a": "x" * (MAX_INFO_BYTES - len('{"a":""}'))}
+    assert encode_info(fits) == encode(fits)
+    for info in ({"a": fits["a"] + "x"}, {"a": "é" * (MAX_INFO_BYTES // 2)}, {"a": [0] * MAX_INFO_NODES}):
+        with pytest.raises(EvidenceError, match=r"at most 4096 bytes|more than 1024 members") as refusal:
+            encode_info(info)
+        assert refusal.value.reason == "limit"
 
 
 @pytest.mark.parametrize(

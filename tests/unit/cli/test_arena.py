@@ -4,63 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any, get_args
 
 import pytest
 import typer
 from bittensor_core import Keypair
-from click.testing import Result
-from typer.testing import CliRunner
 
 from chimera import Settings
+from chimera.arena import PACKAGES
 from chimera.arena.duel.types import RuleName
 from chimera.arena.envs.registry import environments
 from chimera.arena.types import Block, Sample
 from chimera.arena.validators.blocks import block_hash, block_key, encode_block
 from chimera.arena.validators.record import Head, Record, key_of, write_record
 from chimera.arena.validators.throne import Throne
+from chimera.cli.arena import command
 from chimera.cli.arena import main as arena
 from chimera.cli.arena.env import _verify_anew
-from chimera.cli.arena.extra import PACKAGES, needs_arena
+from chimera.cli.arena.extra import needs_arena
 from chimera.cli.main import app as chimera_app
 from chimera.core.errors import EvidenceError
 from chimera.storage.state import open_state
+from tests.conftest import ROOT
 from tests.unit.arena.made_blocks import ALICE, BOB, chained, own_pairs
+from tests.unit.cli.evidence import HOSTILE, A, B, af, evidence, keep, obeyed
 
-HOSTILE = "a\x1b]0;owned\x07b\x9b2Jc\u202ed\n \x7f"
-
-A, B = str(ALICE.ss58_address), str(BOB.ss58_address)
-
-
-def af(*arguments: str, **options: Any) -> Result:
-    return CliRunner().invoke(arena.app, arguments, env={"COLUMNS": "200"}, **options)
-
-
-def keep(folder: Path, blocks: list[Block]) -> None:
-    for block in blocks:
-        path = folder / block_key(block.header.validator_hotkey, block.header.block_index)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_block(block))
-
-
-@pytest.fixture
-def evidence(tmp_path: Path) -> Path:
-    """Two validators: Alice with three blocks, Bob with one."""
-    folder = tmp_path / "blocks"
-    keep(folder, chained(ALICE, [own_pairs(ALICE, 0, 2), own_pairs(ALICE, 2, 1), own_pairs(ALICE, 3, 1)]))
-    keep(folder, chained(BOB, [own_pairs(BOB, 0, 2, env_id="tictactoe-v0")]))
-    return folder
-
-
-def obeyed(text: str) -> list[str]:
-    return [c for c in text if c in "\x1b\x07\x9b\x7f\u202e"]
-
+__all__ = ["evidence"]
 
 # The commands themselves
 
@@ -133,6 +106,7 @@ def test_help_and_refusal_need_no_extra() -> None:
         ("env run mult8-v0 --challenge \x1b", "is not the id of a challenge"),
         ("env run mult8-v0 --policy human", "the input ended before the play did"),
         ("verify", "name a block, a folder of blocks or their URL"),
+        ("verify ", "an empty text names no place"),
         ("verify no/such/folder", "no/such/folder is not there"),
         ("verify {empty}", "there are no blocks in"),
         ("verify /dev/null/x", "is not there"),
@@ -151,7 +125,8 @@ def test_help_and_refusal_need_no_extra() -> None:
         ("validate --demo --once", "leave out the plan"),
         ("validate no/such.yaml", "no/such.yaml cannot be read: No such file"),
         ("validate README.md", "ends in .yaml, .yml or .json"),
-        ("duel random random", "cannot duel with itself"),
+        ("duel random random", "error: a miner cannot duel with itself: random"),
+        ("duel random oracle:p=1 --env Coin", "error: env_ids.0: string should match"),
         ("duel random minimax", "minimax cannot play mult8-v0"),
         ("duel random oracle:p=1 --env coin-v9", "no environment is called"),
         ("duel random oracle:p=1 --env mult8-v0 --env mult8-v0", "each environment is named once"),
@@ -166,6 +141,12 @@ def test_help_and_refusal_need_no_extra() -> None:
         ("duel random oracle:p=1 --concurrency 0", "concurrency"),
         ("duel random oracle:p=1 --plot duel.svg", "does not end in .png"),
         ("duel random oracle:p=1 --plot no/such/duel.png", "there is no folder no/such"),
+        ("duel random oracle:p=1 --plot {empty}/there.png", "is there already, and is not overwritten"),
+        ("duel random oracle:p=1 --plot {empty}/folder.png", "is there already, and is not overwritten"),
+        (
+            "duel random oracle:p=1 --env mult8-v0 --plot s.png --samples s.png",
+            "is to hold the samples",
+        ),
         ("duel random oracle:p=1 --samples {empty}", "is there already"),
         ("duel random oracle:p=1 --samples no/such/s.jsonl", "cannot be written"),
         ("duel random oracle:p=1 --rule loudest", "loudest"),
@@ -173,10 +154,15 @@ def test_help_and_refusal_need_no_extra() -> None:
 )
 def test_bad_input_is_exit_code_2_and_one_clear_line(arguments: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    if "--plot" in arguments:
+        for env_id in arena.ENVIRONMENTS:
+            (tmp_path / "empty" / f"there-{env_id}.png").write_bytes(b"mine")
+            (tmp_path / "empty" / f"folder-{env_id}.png").mkdir()
     done = af(*arguments.format(empty=tmp_path / "empty").split(" "), input="")
     assert done.exit_code == 2, done.output
     assert said in " ".join(done.stderr.replace("│", " ").split())
     assert done.stdout == "" and "Traceback" not in done.stderr and not obeyed(done.stderr)
+    assert "; env_ids" not in done.stderr and "(got {" not in done.stderr, "one finding for one mistake"
 
 
 def test_bad_input_is_json_too_where_json_is_asked_for(tmp_path: Path) -> None:
@@ -196,6 +182,39 @@ def test_every_environment_is_listed_with_what_it_is_about() -> None:
     assert [row["env_id"] for row in rows] == environments()
     assert {row["env_id"]: row["turns"] for row in rows}["tictactoe-v0"] == "many"
     assert all(row["about"] and not row["fault"] for row in rows)
+
+
+def test_a_claim_in_vain_takes_nothing_from_an_environment_that_ships(tmp_path: Path) -> None:
+    """And a package that ends the process when it is imported ends neither the list nor what is after it."""
+    (tmp_path / "thief-1.0.dist-info").mkdir()
+    (tmp_path / "thief-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: thief\nVersion: 1.0\n")
+    points = "[chimera.environments]\nmult8-v0 = ending:Env\nalpha-v0 = ending:Env\n"
+    (tmp_path / "thief-1.0.dist-info" / "entry_points.txt").write_text(points)
+    (tmp_path / "ending.py").write_text("raise SystemExit(0)\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    program = "import sys; from chimera.cli.arena.main import main; main(sys.argv[1:])"
+
+    def listed(*arguments: str) -> str:
+        command = [sys.executable, "-c", program, "env", "list", *arguments]
+        environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment).stdout
+
+    rows = [json.loads(line) for line in listed("--json").splitlines()]
+    assert [row["env_id"] for row in rows] == ["alpha-v0", *environments(), "mult8-v0"]
+    assert "SystemExit" in rows[0]["fault"] and not any(row["fault"] for row in rows[1:])
+    assert all(row["about"] and not row["refused"] for row in rows[1:-1])
+    assert "the one of package thief is not used" in rows[-1]["refused"] and not rows[-1]["about"]
+    told = listed()
+    assert "cannot be used: ending:Env" in told and "not used: mult8-v0 ships with chimera" in told
+
+
+async def end() -> int:
+    raise SystemExit(0)
+
+
+def test_code_of_a_package_cannot_end_a_command_as_if_all_were_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(end(), as_json=True) == 3
+    assert "SystemExit(0)" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
 @pytest.mark.parametrize("env_id", environments())
@@ -233,136 +252,6 @@ def test_a_verdict_that_does_not_come_out_again_is_a_fault() -> None:
     _verify_anew(champion)
     with pytest.raises(EvidenceError, match="mult8-v0 is broken"):
         _verify_anew(champion.model_copy(update={"verdict": contender.verdict}))
-
-
-# Audits
-
-
-def test_evidence_that_is_sound_is_valid(evidence: Path) -> None:
-    done = af("verify", str(evidence))
-    assert done.exit_code == 0, done.output
-    assert done.stdout.count("  valid: ") == 2 and "3 blocks, 8 samples" in done.stdout
-    rows = [json.loads(line) for line in af("verify", str(evidence), "--json").stdout.splitlines()]
-    assert [(row["hotkey"], row["valid"], row["blocks"], row["samples"]) for row in rows] == [
-        (B, True, 1, 4), (A, True, 3, 8),
-    ]  # fmt: skip
-    for where in (str(evidence / A), evidence.as_uri()):
-        assert af("verify", where, "--hotkey", A).exit_code == 0
-    assert af("verify", str(evidence / A), "--hotkey", B).exit_code == 2
-
-
-def test_a_plain_web_server_is_audited_too(evidence: Path) -> None:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(evidence))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        done = af("verify", url, "--hotkey", A, "--hotkey", B)
-        nobody = af("verify", url, "--hotkey", str(Keypair.create_from_uri("//Nobody").ss58_address))
-        server.shutdown()
-    assert done.exit_code == 0 and "3 blocks, 8 samples" in done.stdout and done.stdout.count("  valid: ") == 2
-    assert nobody.exit_code == 2 and "there are no blocks of" in nobody.stderr
-
-
-def forge(evidence: Path, index: int, old: bytes, new: bytes) -> Path:
-    path = evidence / block_key(A, index)
-    data = path.read_bytes()
-    assert old in data
-    path.write_bytes(data.replace(old, new, 1))
-    return path
-
-
-def faults(evidence: Path) -> list[tuple[str, int]]:
-    done = af("verify", str(evidence / A), "--json")
-    assert done.exit_code == 1, done.output
-    [row] = [json.loads(line) for line in done.stdout.splitlines()]
-    assert not row["valid"] and row["fault_count"] == len(row["faults"])
-    return [(fault["kind"], fault["block_index"]) for fault in row["faults"]]
-
-
-def test_a_forged_block_is_a_fault_and_so_is_a_missing_one(evidence: Path) -> None:
-    path = forge(evidence, 1, b'"elapsed_ms":3', b'"elapsed_ms":4')
-    assert ("merkle", 1) in faults(evidence)
-    alone = af("verify", str(path))
-    assert alone.exit_code == 1 and "merkle: " in alone.stdout
-    path.unlink()
-    assert ("gap", 1) in faults(evidence)
-
-
-def test_a_verdict_that_was_signed_and_is_wrong_is_a_fault(tmp_path: Path) -> None:
-    [champion, contender] = own_pairs(ALICE, 0, 1)
-    lie = champion.model_copy(update={"verdict": contender.verdict, "miner_id": f"liar{'x' * 9}"})
-    keep(tmp_path, chained(ALICE, [[lie, contender]]))
-    done = af("verify", str(tmp_path))
-    assert done.exit_code == 1 and "verdict in block 0: pair 0: liar" in done.stdout
-    alone = af("verify", str(tmp_path / block_key(A, 0)), "--json")
-    assert alone.exit_code == 1 and json.loads(alone.stdout)["fault"]["kind"] == "verdict"
-
-
-def test_what_a_block_says_is_not_obeyed(tmp_path: Path) -> None:
-    [champion, contender] = own_pairs(ALICE, 0, 1)
-    lie = champion.verdict.model_copy(update={"reason": HOSTILE})
-    hostile = champion.model_copy(update={"verdict": lie, "response": HOSTILE, "prompt": HOSTILE})
-    keep(tmp_path, chained(ALICE, [[hostile, contender]]))
-    (tmp_path / A / "000000000001.json").write_bytes(HOSTILE.encode())
-    for arguments in (["verify"], ["verify", "--json"], ["blocks"], ["blocks", "--json"], ["blocks", "--show", "0"]):
-        done = af(arguments[0], str(tmp_path), *arguments[1:])
-        assert done.exit_code == (0 if "--show" in arguments else 1), done.output
-        assert not obeyed(done.output), arguments
-    shown = af("blocks", str(tmp_path), "--show", "0").stdout
-    assert shown.count("\\x1b]0;owned\\x07b\\x9b2Jc\\x202ed\\n \\x7f") == 3
-    assert "prompt  Compute" in shown
-
-
-def test_one_chain_that_cannot_be_read_does_not_hide_another(evidence: Path) -> None:
-    (evidence / block_key(B, 0)).write_bytes(b"x" * (16 * 2**20 + 1))
-    done = af("verify", str(evidence))
-    assert done.exit_code == 3
-    assert "could not be read further" in done.stdout and done.stdout.count("  valid: ") == 1
-
-
-def test_many_faults_are_counted_and_not_all_printed(tmp_path: Path) -> None:
-    samples = own_pairs(ALICE, 0, 30)
-    lies = [sample.model_copy(update={"prompt": "another"}) for sample in samples]
-    keep(tmp_path, chained(ALICE, [lies]))
-    told = af("verify", str(tmp_path)).stdout
-    assert told.count(" in block 0: pair ") == 20 and "and 40 more" in told
-
-
-def test_a_sample_is_proved_to_who_has_no_other_block(evidence: Path, tmp_path: Path) -> None:
-    made = af("verify", str(evidence), "--proof", f"{A}/0", "3")
-    assert made.exit_code == 0, made.output
-    proof = tmp_path / "proof.json"
-    proof.write_text(made.stdout, encoding="utf-8")
-    good = af("verify", "--check-proof", str(proof))
-    assert good.exit_code == 0 and f"{A} signed block 0" in good.stdout
-    document = json.loads(made.stdout)
-    forged: list[dict[str, Any]] = [
-        document | {"number": 2},
-        document | {"size": 3},
-        document | {"path": document["path"][:-1]},
-        document | {"sample": document["sample"] | {"response": "7"}},
-        document | {"header": document["header"] | {"timestamp": 1}},
-        document | {"header": document["header"] | {"validator_hotkey": B}},
-        document | {"sample": document["sample"] | {"info": {"x": 1.5}}},
-        document | {"more": 1},
-    ]
-    kinds = []
-    for each in forged:
-        proof.write_text(json.dumps(each), encoding="utf-8")
-        done = af("verify", "--check-proof", str(proof), "--json")
-        assert done.exit_code == 1, each
-        kinds.append(json.loads(done.stdout)["fault"]["kind"])
-    assert kinds == ["merkle", "merkle", "merkle", "merkle", "signature", "signature", "encoding", "schema"]
-    assert af("verify", str(evidence), "--proof", f"{A}/0", "4").exit_code == 2
-
-
-def test_a_proof_of_a_wrong_verdict_is_refused(tmp_path: Path) -> None:
-    [champion, contender] = own_pairs(ALICE, 0, 1)
-    lie = champion.model_copy(update={"verdict": contender.verdict})
-    keep(tmp_path / "blocks", chained(ALICE, [[lie, contender]]))
-    (tmp_path / "p.json").write_text(af("verify", str(tmp_path / "blocks"), "--proof", f"{A}/0", "0").stdout)
-    done = af("verify", "--check-proof", str(tmp_path / "p.json"))
-    assert done.exit_code == 1 and done.stdout.startswith("verdict: ")
 
 
 # Lists
@@ -413,12 +302,13 @@ def test_the_throne_is_told_with_its_ratio_and_weights() -> None:
     miner = str(Keypair.create_from_uri("//Miner").ss58_address)
     throne = Throne(champion=miner, since_s=1_700_000_000, round=4)
     head = Head(index=7, hash=block_hash(chained(BOB, [own_pairs(BOB, 0, 1)])[0].header))
-    record = Record(throne=throne, opened_s=1_700_000_000, rulings=1, heads={B: head})
+    record = Record(throne=throne, opened_s=1_700_000_000, settled_s=1_700_000_100, weights_set=True, heads={B: head})
     asyncio.run(remember(record, netuid=3))
     told = json.loads(af("weights", A, "--netuid", "3", "--json").stdout)
     assert told["weights"] == {miner: 1.0} and told["ratio_to_beat"] == 0.51
     assert told["heads"] == {B: {"index": 7, "hash": head.hash}}
     shown = af("weights", A, "--netuid", "3")
     assert shown.exit_code == 0
-    assert f"1.0 {miner}, 0.0 everybody else" in shown.stdout and "after 4 rulings" in shown.stdout
+    assert told["settled_s"] == 1_700_000_100 and told["weights_set"]
+    assert f"1.0 {miner}, 0.0 everybody else; taken by the chain" in shown.stdout and "after 4 rulings" in shown.stdout
     assert af("weights", A).exit_code == 1, "of another subnet"

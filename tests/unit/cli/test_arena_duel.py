@@ -180,6 +180,31 @@ def test_a_plot_is_a_png_and_of_several_environments_one_each(
     assert all(path.read_bytes().startswith(PNG) for path in tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_fails_after_a_duel_takes_nothing_back(
+    as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def meanwhile(request: DuelRequest, settings: Settings, watch: Watcher) -> DuelReport:
+        """While it is held, the folder for the picture goes, and a file comes where champions are recorded."""
+        (tmp_path / "plots").rmdir()
+        settings.home.mkdir(parents=True, exist_ok=True)
+        (settings.home / "arena").write_text("a file")
+        return await hold(request, settings, watch)
+
+    (tmp_path / "plots").mkdir()
+    chosen = options(plot=tmp_path / "plots" / "d.png", crown=True, env_ids=BOTH[:1], as_json=as_json)
+    assert duel.execute(chosen, hold=meanwhile) == 3
+    told = capsys.readouterr()
+    assert told.err.count("error: ") == 2 and "champion of mult8-v0 cannot be" in told.err
+    assert "cannot be written" in told.err
+    if as_json:
+        document = json.loads(told.out)
+        assert document["decision"] == "contender" and document["crowned"] == {}
+        assert document["error"]["kind"] == "InputError" and len(document["error"]["message"].splitlines()) == 1
+    else:
+        assert "the contender wins: 1 of 1" in told.out
+
+
 @pytest.mark.parametrize(
     ("changes", "crowned"),
     [

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,13 +109,36 @@ def test_a_record_that_is_not_as_it_was_written_is_refused(settings: Settings, r
     path(settings).write_bytes(json.dumps(GOOD).encode())
     assert resolve_model("champion:ledger-v0", settings) == "chutes:m"
     path(settings).write_bytes(record)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"\A.*\Z"):
         resolve_model("champion:ledger-v0", settings)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_no_record_and_is_not_waited_for(settings: Settings, make: Callable[[Path], None]) -> None:
+    path(settings).parent.mkdir(parents=True)
+    make(path(settings))
+    with pytest.raises(InputError, match="no record of a champion"):
+        champion_of("ledger-v0", settings)
+
+
+@pytest.mark.parametrize(("package", "code"), [("blake3", 2), ("a_bug_of_ours", 3)])
+def test_only_what_the_extra_brings_is_blamed_on_it(package: str, code: int) -> None:
+    program = (
+        f"import builtins, sys; sys.modules[{package!r}] = None; real = builtins.__import__\n"
+        "def find(name, *rest):\n"
+        f"    return real({package!r} if name == 'chimera.arena.miners.client' else name, *rest)\n"
+        "builtins.__import__ = find\n"
+        "from chimera.cli.main import main; main(['run', 'who?', '--model', 'champion:mult8-v0', '--json'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    message = json.loads(done.stdout)["error"]["message"]
+    assert ("pip install 'chimera[arena]'" in message) == (code == 2)
 
 
 @pytest.mark.parametrize(("miner_id", "since_s"), [("", 1), ("x" * 257, 1), ("chutes:m", -1)])
 def test_what_cannot_be_a_champion_is_not_recorded(settings: Settings, miner_id: str, since_s: int) -> None:
-    with pytest.raises(InputError, match="cannot be a champion"):
+    with pytest.raises(InputError, match=r"\A.* cannot be a champion: .*\Z"):
         record_champion("ledger-v0", miner_id, settings, since_s=since_s)
     assert champion_of("ledger-v0", settings) is None
 

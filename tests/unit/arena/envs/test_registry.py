@@ -130,12 +130,14 @@ def test_an_installed_package_is_found_and_made_by_gymnasium(tmp_path: Path) -> 
         (f"{__name__}:NamelessEnv", "needs `rules`"),
         ("examples.arena.reverse:ReverseEnv", "calls itself reverse-v0"),
         ("broken_package:CoinEnv", "ZeroDivisionError"),
+        ("ending_package:CoinEnv", "SystemExit"),
     ],
 )
 def test_a_broken_package_says_why_and_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, why: str
 ) -> None:
     (tmp_path / "broken_package.py").write_text("1 / 0\n")
+    (tmp_path / "ending_package.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
     found = Registry(installed(tmp_path, broken=f"coin-v0 = {where}", mirrors=f"reverse-v0 = {REVERSE}"))
     with pytest.raises(InputError, match=why) as raised:
@@ -149,7 +151,8 @@ def test_a_broken_package_says_why_and_hides_no_other(
 def test_no_package_takes_an_id_that_ships(tmp_path: Path) -> None:
     found = Registry(installed(tmp_path, thief=f"mult8-v0 = {__name__}:StolenEnv"))
     assert found.environment("mult8-v0").rules is Mult8
-    assert found.faults() == {"mult8-v0": "mult8-v0 ships with chimera: the one of package thief is not used"}
+    assert found.faults() == {}, "it is no worse for the claim"
+    assert found.refused() == {"mult8-v0": "mult8-v0 ships with chimera: the one of package thief is not used"}
 
 
 def test_of_two_packages_with_one_id_neither_is_used(tmp_path: Path) -> None:
@@ -164,14 +167,14 @@ def test_of_two_packages_with_one_id_neither_is_used(tmp_path: Path) -> None:
 def test_an_entry_point_that_is_no_id_is_noted(tmp_path: Path, env_id: str) -> None:
     found = Registry(installed(tmp_path, odd=f"{env_id} = {REVERSE}"))
     assert found.environments() == sorted(BUILT_IN)
-    assert "must look like coin-v0" in found.faults()[env_id]
+    assert "must look like coin-v0" in found.refused()[env_id]
 
 
 def test_there_is_a_most(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(registry, "MAX_ENVIRONMENTS", len(BUILT_IN) + 1)
     found = Registry(installed(tmp_path, many="a-v0 = a:A\nb-v0 = b:B"))
     assert found.environments() == ["a-v0", *sorted(BUILT_IN)]
-    assert "already" in found.faults()["b-v0"]
+    assert "already" in found.refused()["b-v0"]
 
 
 def test_a_program_registers_its_own() -> None:

@@ -112,12 +112,23 @@ def test_the_union_decides_what_no_validator_could_alone() -> None:
     assert rule(*parts).winner == "new"
 
 
-def test_shared_and_own_samples_count_together() -> None:
+def test_shared_challenges_tell_whom_to_trust_and_are_not_counted() -> None:
     shared = SharedCount(
-        env_id="mult8-v0", champion="old", contender="new", wins=14, losses=6, ties=0, weight_ppm=MILLION
+        env_id="mult8-v0", champion="old", contender="new", wins=90, losses=0, ties=0, weight_ppm=MILLION
     )
-    assert rule(own((14, 6, 0))).winner == rule(shared).winner == "old"
-    assert rule(own((14, 6, 0)), own((14, 6, 0), by="B"), shared, shared).winner == "new"
+    assert rule(shared).winner == "old"
+    assert rule(own((14, 6, 0)), shared) == rule(own((14, 6, 0)))
+
+
+def test_many_contenders_share_one_chance_of_error() -> None:
+    found = merged(own((45, 20, 0)))
+    few, many = (
+        decide(found, THRONE, ONE, p0=0.51, now_s=1, miners=["old", "new", *crowd])
+        for crowd in ([], [f"copy{i}" for i in range(200)])
+    )
+    assert (few.winner, many.winner) == ("new", "old")
+    record = many.duels[0].duels[0].rule
+    assert 201 * (record.error_contender + record.error_champion) <= ONE.alpha
 
 
 def test_little_trust_is_little_evidence() -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import cache
 from typing import Any
 
 import pytest
 
-from chimera.arena.validators import merge as merging
+from chimera.arena.envs.registry import environment
 from chimera.arena.validators import reading
 from chimera.arena.validators.decide import Terms, decide
 from chimera.arena.validators.merge import merge
 from chimera.arena.validators.merged import MILLION, Merged
 from chimera.arena.validators.throne import Throne
-from chimera.core.errors import EnvironmentNotFound, InputError, StorageError, StorageUnavailable
+from chimera.core.errors import EnvironmentNotFound, InputError, ObjectTooLarge
 from tests.unit.arena.validators import adversaries as bad
 from tests.unit.arena.validators.adversaries import (
-    CHAMPION, GOOD, POOR, FixedBeacon, Store, World, aside, blocks, hotkey, key, merged, offences
+    CHAMPION,
+    GOOD,
+    FixedBeacon,
+    Store,
+    World,
+    blocks,
+    hotkey,
+    merged,
+    offences,
 )
 
 WORLD = World()
@@ -96,3 +104,77 @@ def test_too_many_validators_and_negative_stakes_are_refused() -> None:
         asyncio.run(merge({f"v{number}": blocks([]) for number in range(257)}))
     with pytest.raises(InputError, match="stakes"):
         merged({"Ann": {}}, stakes={"Ann": -1})
+
+
+def test_other_environments_and_miners_are_read_and_not_judged_so_that_they_need_not_be_installed() -> None:
+    wide = World(env_ids=("mult8-v0", "subset-v0"), own=12)
+    stores = {name: bad.honest(World(own=12) if name == "Ann" else wide, name) for name in HONEST}
+
+    def lookup(env_id: str) -> Any:
+        if env_id != "mult8-v0":
+            raise EnvironmentNotFound(f"no {env_id} here")
+        return environment(env_id)
+
+    blind = merged(stores, lookup=lookup, beacon=FixedBeacon())
+    assert offences(blind) == {hotkey("Bob"): "environment", hotkey("Cid"): "environment"}
+    found = merged(stores, lookup=lookup, env_ids=["mult8-v0"], beacon=FixedBeacon())
+    assert not found.offences
+    assert {count.env_id for count in (*found.own, *found.shared)} == {"mult8-v0"}
+    assert {standing.samples for standing in found.standings} == {2 * 2 * (12 + 12)}
+    both = merged(stores, env_ids=["mult8-v0"], miners=[CHAMPION, GOOD], beacon=FixedBeacon())
+    assert {count.contender for count in (*both.own, *both.shared)} == {GOOD}
+    with pytest.raises(EnvironmentNotFound):
+        merged(stores, lookup=lookup, env_ids=["subset-v0"])
+
+
+def test_what_is_not_judged_is_still_counted_without_gaps_and_repeats() -> None:
+    for made in (bad.repeater, bad.twice_in_a_block, bad.cherry_picker):
+        kind = "gap" if made is bad.cherry_picker else "replay"
+        assert offences(merged({"Mal": made(WORLD, "Mal")}, env_ids=["subset-v0"])) == {hotkey("Mal"): kind}
+    assert not merged({"Mal": bad.false_verdict(WORLD, "Mal")}, env_ids=["subset-v0"]).offences
+
+
+def test_a_chain_may_be_so_long_and_no_longer_wherever_it_is_read() -> None:
+    samples = 2 * len(WORLD.pairs(hotkey("Ann")))
+    size = sum(map(len, honest("Ann").values()))
+    for limit in ({"most_samples": samples}, {"most_bytes": size}):
+        assert not merged({"Ann": honest("Ann")}, **limit).offences
+        over = {name: most - 1 for name, most in limit.items()}
+        found = merged({"Ann": honest("Ann")}, **over)
+        assert offences(found) == {hotkey("Ann"): "limit"}
+        assert not found.own
+        copies = [data for data in honest("Ann").values() for _ in range(3)]
+        assert not merged({"Ann": copies}, **limit).offences  # copies are not the chain's length
+
+
+def test_copies_without_end_are_not_read_to_the_end() -> None:
+    told = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal told
+        while True:
+            told += 1
+            assert told < 10_000
+            yield honest("Ann")[0]
+
+    found = asyncio.run(merge({hotkey("Ann"): endless()}))
+    assert found.unread == (hotkey("Ann"),)
+    assert told == reading.MAX_COPIES + 2
+
+
+def test_an_object_that_is_too_large_for_a_block_is_an_offence() -> None:
+    async def large() -> AsyncIterator[bytes]:
+        yield honest("Ann")[0]
+        raise ObjectTooLarge("17 MB")
+
+    assert offences(asyncio.run(merge({hotkey("Ann"): large()}))) == {hotkey("Ann"): "limit"}
+
+
+def test_what_was_drawn_is_forgotten_when_a_chain_has_been_read() -> None:
+    found = reading.Reading(hotkey("Ann"), most=100)
+    for data in honest("Ann").values():
+        found.take(data)
+    assert found._draws._shared
+    found.end()
+    assert not found._draws._shared
+    assert found.own

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
+from chimera.arena.validators import reading
 from chimera.arena.validators.blocks import block_key
+from chimera.arena.validators.merge import merge
 from chimera.arena.validators.reading import read_chain
 from chimera.core.errors import StorageError, StorageUnavailable
 from chimera.storage.objects import ObjectStore, open_objects
@@ -96,3 +103,72 @@ async def test_what_an_author_has_lost_comes_from_a_copy_and_a_broken_mirror_cos
     broken = Refusing(await holding(BLOCKS), error=StorageError("refused"), gone=True)
     assert await read(own, gone, broken) == [BLOCKS[0], BLOCKS[2]]
     assert await read(own, gone, await holding({1: BLOCKS[1], 3: BLOCKS[3]})) == [BLOCKS[n] for n in range(4)]
+
+
+@contextmanager
+def serving(answer: bytes) -> Iterator[tuple[str, list[str]]]:
+    """A web server that has an answer to everything, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.answer(answer)
+
+        def do_HEAD(self) -> None:
+            self.answer(b"")
+
+        def answer(self, data: bytes) -> None:
+            asked.append(self.command)
+            self.send_response(200 if len(asked) < 5_000 else 404)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+async def test_a_server_that_has_every_block_is_asked_for_no_more_than_the_first_that_is_none() -> None:
+    with serving(b"x") as (url, asked):
+        store = open_objects(url)
+        found = await merge({ANN: read_chain(store, ANN)})
+        assert [offence.kind for offence in found.offences] == ["undecodable"]
+        assert asked == ["GET"]
+        own = await holding(BLOCKS)
+        assert await read(own, store) == list(BLOCKS.values())  # the same as a mirror
+        assert asked == ["GET", "GET"]
+        await store.close()
+
+
+async def test_blocks_over_http_come_until_one_is_missing() -> None:
+    own = await holding({index: data for index, data in BLOCKS.items() if index != 3})
+    unlisted = Refusing(own, error=StorageError("it has no listing"))
+    assert await read(await holding({0: BLOCKS[0]}), unlisted) == [BLOCKS[n] for n in range(3)]
+    assert await read(unlisted, await holding({4: BLOCKS[4]})) == [BLOCKS[0], BLOCKS[1], BLOCKS[2], BLOCKS[4]]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_a_chain_of_more_blocks_than_are_fetched_is_unread(monkeypatch: pytest.MonkeyPatch, listed: bool) -> None:
+    monkeypatch.setattr(reading, "MAX_BLOCKS", len(BLOCKS))
+    own: ObjectStore = await holding(BLOCKS)
+    store = own if listed else Refusing(own, error=StorageError("it has no listing"))
+    if listed:
+        assert await read(store) == list(BLOCKS.values())
+        await own.create(block_key(ANN, len(BLOCKS)), b"one more")
+    else:
+        monkeypatch.setattr(reading, "MAX_BLOCKS", len(BLOCKS) - 1)
+    with pytest.raises(StorageError, match="more than"):
+        await read(store)
+    assert (await merge({ANN: read_chain(store, ANN)})).unread == (ANN,)

@@ -10,21 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chimera.arena.validators.merged import LOSS, MILLION, TIE, WIN, Pairing, Tally
+from chimera.arena.validators import trust
+from chimera.arena.validators.merged import LOSS, MILLION, TIE, WIN, Tally
 from chimera.arena.validators.trust import (
     FLOOR_PPM,
     ODDS,
     Bits,
     agreements,
     at_odds,
-    inconsistent,
     majority,
+    quorate,
     reach,
+    set_aside,
     settle,
     weigh,
 )
 
-DUEL = Pairing("mult8-v0", "old", "new")
 BITS = st.tuples(st.booleans(), st.booleans())
 TALLIES = st.builds(Tally, st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 
@@ -123,28 +124,84 @@ def test_honest_validators_are_hardly_ever_at_odds() -> None:
     assert not any(at_odds(tally(rng.choice([5, 50, 300])), tally(300)) for _ in range(2_000))
 
 
+def test_of_many_samples_one_more_decides_as_it_does_in_the_exact_test() -> None:
+    n, found = 3_000, []
+    for gap in range(170, 200, 2):
+        high, low = (n + gap) // 2, (n - gap) // 2
+        term = math.comb(n, high) * math.comb(n, low)
+        tail = 0
+        for k in range(high, n + 1):
+            tail += term
+            term = term * (n - k) * (n - k) // ((k + 1) * (k + 1))
+        found.append(at_odds(Tally(high, 0, n - high), Tally(low, 0, n - low)))
+        assert found[-1] is (tail * ODDS < math.comb(2 * n, n))
+    assert found == sorted(found)
+    assert set(found) == {False, True}
+
+
 @given(networks(), st.data())
-def test_liars_with_less_than_half_of_the_stake_exclude_nobody(
+def test_liars_with_less_than_half_of_the_stake_set_nobody_aside(
     network: tuple[dict[str, int], set[str]], data: st.DataObject
 ) -> None:
     stakes, honest = network
-    own = {DUEL: {name: Tally(30, 10, 60) if name in honest else data.draw(TALLIES) for name in stakes}}
-    found = inconsistent(own, stakes)
-    assert not honest & found.keys()
-    assert found == inconsistent({DUEL: dict(reversed(own[DUEL].items()))}, stakes)
+    tallies = {name: Tally(30, 10, 60) if name in honest else data.draw(TALLIES) for name in stakes}
+    found = set_aside(tallies, stakes)
+    assert not honest & found
+    assert found == set_aside(dict(reversed(tallies.items())), stakes)
+
+
+@given(networks(), st.data())
+def test_who_is_set_aside_is_at_odds_with_more_than_half_of_all_the_stake(
+    network: tuple[dict[str, int], set[str]], data: st.DataObject
+) -> None:
+    stakes, _ = network
+    rates = st.sampled_from([Tally(5, 50, 5), Tally(30, 10, 20), Tally(55, 3, 2), Tally(20, 20, 20)])
+    tallies = {name: data.draw(rates) for name in data.draw(st.sets(st.sampled_from(sorted(stakes))))}
+    against = {
+        name: sum(stakes[other] for other in tallies if at_odds(tallies[name], tallies[other])) for name in tallies
+    }
+    assert set_aside(tallies, stakes) == {name for name in tallies if 2 * against[name] > sum(stakes.values())}
+
+
+def test_each_two_tallies_are_compared_once_and_no_longer_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Tally, Tally]] = []
+
+    def counting(a: Tally, b: Tally) -> bool:
+        asked.append((a, b))
+        return at_odds(a, b)
+
+    monkeypatch.setattr(trust, "at_odds", counting)
+    tallies = {f"v{number:02}": Tally(100 + number, 100 - number) for number in range(20)}
+    stakes = dict.fromkeys(tallies, 1)
+    assert not set_aside(tallies, stakes)
+    assert len(asked) == len(set(asked)) <= 20 * 19 // 2
+    asked.clear()
+    assert not set_aside(tallies, {**stakes, "absent": 30})
+    assert not asked  # all of them are not half of the stake
 
 
 def test_who_lies_about_its_own_challenges_is_at_odds_with_the_majority() -> None:
     tallies = {"a": Tally(20, 5, 35), "b": Tally(17, 6, 37), "c": Tally(22, 4, 34), "liar": Tally(2, 40, 18)}
     stakes = dict.fromkeys(tallies, 1)
-    assert inconsistent({DUEL: tallies}, stakes) == {"liar": DUEL}
-    assert inconsistent({DUEL: tallies}, {**stakes, "liar": 3}) == {}  # three of six is no more than half
+    assert set_aside(tallies, stakes) == {"liar"}
+    assert not set_aside(tallies, {**stakes, "liar": 3})  # three of six is no more than half
 
 
-def test_a_validator_that_few_can_be_compared_with_is_not_excluded_by_them() -> None:
+def test_a_validator_that_few_can_be_compared_with_is_not_set_aside_by_them() -> None:
     tallies = {"honest": Tally(200, 50, 350), "liar": Tally(20, 400, 180)}
-    stakes = {"honest": 2, "liar": 3, "c": 2, "d": 2}
-    assert inconsistent({DUEL: tallies}, stakes) == {}
+    assert not set_aside(tallies, {"honest": 2, "liar": 3, "c": 2, "d": 2})
+
+
+def test_two_thirds_of_the_stake_are_enough_for_a_miner_and_less_is_not() -> None:
+    assert [quorate(held, 9) for held in (0, 5, 6, 9)] == [False, False, True, True]
+    assert not quorate(0, 0)
+    tallies, trusted = dict.fromkeys("abc", Tally(8, 2)), dict.fromkeys("abc", MILLION)
+    for stake, counts in ((2, True), (1, False)):
+        stakes = {"a": stake, "b": 0 + stake, "c": 2}
+        assert bool(weigh(tallies, trusted, stakes, aside={"c"})) is counts
+        assert bool(weigh(tallies, {**trusted, "c": 0}, stakes)) is counts
+        votes = {"a": (False, True), "b": (False, True), "c": (True, False)}
+        assert bool(settle(votes, trusted, stakes, sum(stakes.values()))) is counts
 
 
 def test_who_takes_no_part_is_not_heard() -> None:
@@ -153,7 +210,7 @@ def test_who_takes_no_part_is_not_heard() -> None:
     assert agreements([votes], stakes)["a"].trust_ppm == MILLION
     assert not agreements([{"a": (True, True), "stranger": (True, True)}], stakes)["a"].compared
     tallies = {"a": Tally(40, 5, 15), "b": Tally(38, 6, 16), "stranger": Tally(0, 60, 0)}
-    assert inconsistent({DUEL: tallies}, stakes) == {}
+    assert not set_aside(tallies, stakes)
 
 
 def test_what_is_reached_is_what_more_than_half_of_the_stake_has_sampled() -> None:
@@ -165,22 +222,37 @@ def test_what_is_reached_is_what_more_than_half_of_the_stake_has_sampled() -> No
 
 
 @given(networks(), st.data())
-def test_nobody_weighs_more_than_an_honest_validator_could(
+def test_nobody_weighs_more_than_an_honest_validator_of_its_stake_could(
     network: tuple[dict[str, int], set[str]], data: st.DataObject
 ) -> None:
     stakes, honest = network
     tallies = {name: data.draw(TALLIES) for name in stakes}
-    trust = {name: data.draw(st.integers(FLOOR_PPM, MILLION)) for name in stakes}
-    weights = weigh(tallies, trust, stakes)
-    most = max(tallies[name].total for name in honest) * MILLION
+    trusted = {name: data.draw(st.integers(FLOOR_PPM, MILLION)) for name in stakes}
+    weights = weigh(tallies, trusted, stakes)
+    most = max(tallies[name].total for name in honest)
+    greatest = max((stakes[name] for name in stakes if tallies[name].total), default=1)
     for name, weight_ppm in weights.items():
-        assert 0 < weight_ppm <= trust[name] or not weight_ppm
-        assert weight_ppm * tallies[name].total <= most
+        assert 0 < weight_ppm <= trusted[name]
+        assert weight_ppm * tallies[name].total * greatest <= most * MILLION * stakes[name]
+
+
+@given(st.integers(2, 6), st.integers(1, 10**15))
+def test_equal_stakes_weigh_alike_and_exactly(number: int, stake: int) -> None:
+    names = [f"v{n}" for n in range(number)]
+    tallies = {name: Tally(n, 40 - n) for n, name in enumerate(names)}
+    found = weigh(tallies, dict.fromkeys(names, MILLION), dict.fromkeys(names, stake))
+    assert found == dict.fromkeys(names, MILLION)
+
+
+def test_an_own_sample_weighs_by_stake_and_next_to_none_weighs_nothing() -> None:
+    stakes = {"a": 4 * 10**15, "b": 10**15, "dust": 10**9, "none": 0}
+    found = weigh(dict.fromkeys(stakes, Tally(10, 10)), dict.fromkeys(stakes, MILLION), stakes)
+    assert found == {"a": MILLION, "b": MILLION // 4}
 
 
 def test_no_miner_is_crowned_by_a_few_who_alone_have_sampled_it() -> None:
-    trust = dict.fromkeys("abc", MILLION)
-    assert weigh({"a": Tally(500)}, trust, dict.fromkeys("abc", 1)) == {}
+    trusted = dict.fromkeys("abc", MILLION)
+    assert weigh({"a": Tally(500)}, trusted, dict.fromkeys("abc", 1)) == {}
     assert weigh({"a": Tally(500)}, {"a": MILLION}, {"a": 1}) == {"a": MILLION}
 
 
@@ -191,14 +263,13 @@ def test_a_flood_weighs_as_much_as_what_the_majority_has_sampled() -> None:
 
 
 def test_a_shared_challenge_has_one_outcome_however_many_met_it() -> None:
-    stakes, trust = dict.fromkeys("abc", 1), {"a": MILLION, "b": 900_000, "c": 700_000}
-    total = sum(trust.values())
-    assert settle(dict.fromkeys("abc", (False, True)), trust, stakes, total) == (WIN, MILLION)
-    assert settle({"a": (False, True), "b": (True, False), "c": (True, False)}, trust, stakes, total) == (LOSS, 900_000)
-    assert settle({"a": (True, True), "b": (False, False)}, trust, stakes, total) == (TIE, MILLION)
-    assert settle({"a": (False, True)}, trust, stakes, total) is None
+    stakes, trusted = dict.fromkeys("abc", 1), {"a": MILLION, "b": 900_000, "c": 700_000}
+    assert settle(dict.fromkeys("abc", (False, True)), trusted, stakes, 3) == (WIN, MILLION)
+    assert settle({"a": (False, True), "b": (True, False), "c": (True, False)}, trusted, stakes, 3) == (LOSS, 900_000)
+    assert settle({"a": (True, True), "b": (False, False)}, trusted, stakes, 3) == (TIE, MILLION)
+    assert settle({"a": (False, True)}, trusted, stakes, 3) is None
     strangers: dict[str, Bits] = {"x": (True, False), "a": (False, True), "y": (False, True)}
-    assert settle(strangers, {"a": MILLION, "y": 0}, {"a": 1, "x": 50, "y": 50}, MILLION) == (WIN, MILLION)
+    assert settle(strangers, {"a": MILLION, "y": 0}, {"a": 9, "x": 50, "y": 1}, 10) == (WIN, MILLION)
 
 
 @pytest.mark.parametrize("votes", [{}, {"x": (True, False)}])

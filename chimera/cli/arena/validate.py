@@ -77,7 +77,8 @@ async def _check(plan: ValidatorPlan) -> None:
         raise InputError(f"peers: {hotkey} is this validator itself: name the others only")
     if plan.blocks.startswith(("http:", "https:")):
         raise InputError("blocks: a web server can only be read: publish to file:///PATH or s3://BUCKET/PREFIX")
-    for name, url in (("blocks", plan.blocks), *((f"peer {peer.hotkey}", peer.blocks) for peer in plan.peers)):
+    own = [("blocks", plan.blocks)] if plan.blocks else []
+    for name, url in (*own, *((f"peer {peer.hotkey}", peer.blocks) for peer in plan.peers)):
         try:
             store = open_objects(url)
         except (InputError, StorageError) as error:

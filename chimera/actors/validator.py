@@ -289,6 +289,8 @@ class Validator:
             beacon=self._beacon,
             since_s=record.opened_s,
             until_s=now_s,
+            env_ids=self._plan.round.env_ids,
+            miners=[miner.miner_id for miner in self._miners()],
         )
 
     async def _record(self, now_s: int) -> tuple[Record, int]:

@@ -161,7 +161,7 @@ def test_a_duel_runs_as_a_ray_job(head: Head) -> None:
 def test_a_validator_runs_as_a_ray_job(head: Head) -> None:
     done = submit(head, *VALIDATE.split())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "takes the throne" in done.stdout and "dry run, no weights set" in done.stdout
+    assert "settled: " in done.stdout and "dry run, no weights set" in done.stdout
 
 
 @pytest.mark.timeout(240)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from bittensor_core import Keypair
 from ray.util.state import list_actors
 
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.cluster
 
 def pids(*classes: str) -> dict[str, int]:
     """The processes of living actors of these classes, by actor id."""
-    actors = list_actors(filters=[("state", "=", "ALIVE")], limit=1_000)
+    here = ray.get_runtime_context().gcs_address  # there may be other Rays on this machine
+    actors = list_actors(address=here, filters=[("state", "=", "ALIVE")], limit=1_000)
     return {actor.actor_id: actor.pid for actor in actors if actor.class_name in classes and actor.pid}
 
 
@@ -118,37 +120,39 @@ async def test_a_miner_that_cannot_play_is_refused_before_anything_is_started(se
     assert pids("Duel") == before
 
 
+@pytest.mark.timeout(180)
 async def test_a_validator_goes_on_from_epoch_to_epoch_also_after_one_that_failed(
     settings: Settings, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"home": tmp_path})
     plan = demo_plans(tmp_path)[0].model_copy(update={"peers": ()})
     hotkey = Keypair.create_from_uri(plan.hotkey).ss58_address
+    best = plan.round.miners[-1].miner_id
     state, key = open_state(settings.state), key_of(plan.subnet.netuid, hotkey)
     await state.put(key, {"this": "is no record"})
     told: list[Sampled | Settled | Missed] = []
-    missed_once, settled_twice = asyncio.Event(), asyncio.Event()
+    missed_once, crowned = asyncio.Event(), asyncio.Event()
 
     def watch(number: int, event: Sampled | Settled | Missed) -> None:
         told.append(event)
         if isinstance(event, Missed):
             missed_once.set()
-        if sum(isinstance(event, Settled) for event in told) == 2:
-            settled_twice.set()
+        settled = [event for event in told if isinstance(event, Settled)]
+        if len(settled) >= 2 and settled[-1].throne.champion == best:
+            crowned.set()
 
     validator = asyncio.create_task(validate(plan, settings, watch, epoch_s=3, grace_s=0))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(110):
         await missed_once.wait()
         await state.delete(key)
-        await settled_twice.wait()
+        await crowned.wait()
     validator.cancel()
     await asyncio.gather(validator, return_exceptions=True)
     missed = [event for event in told if isinstance(event, Missed)]
     assert "not a validator's record" in missed[0].why
-    first, second = (event for event in told if isinstance(event, Settled))
-    assert first.ruling is not None and second.ruling is not None
-    assert second.ruling.decided_s > first.ruling.decided_s and second.ruling.decided_s % 3 == 0
-    assert second.throne.champion == plan.round.miners[-1].miner_id
+    settled = [event for event in told if isinstance(event, Settled)]
+    times = [event.ruling.decided_s for event in settled if event.ruling]
+    assert len(times) == len(settled) and times == sorted(set(times)) and all(time % 3 == 0 for time in times)
     record, _ = await read_record(state, key)
-    assert record is not None and record.throne == second.throne and record.weights_set
+    assert record is not None and record.throne.champion == best and record.weights_set
     await state.close()

@@ -17,7 +17,7 @@ from bittensor_core import Keypair
 from pydantic import ValidationError
 
 from chimera.arena import merkle
-from chimera.arena.canonical import digest, encode
+from chimera.arena.canonical import digest, encode, encode_info
 from chimera.arena.types import MAX_BLOCK_BYTES, MAX_BLOCK_SAMPLES, Block, BlockHeader, Sample
 from chimera.core.clock import Clock
 from chimera.core.errors import EvidenceError, ObjectExists, StorageError
@@ -264,6 +264,8 @@ def _decoded(data: bytes) -> tuple[Block, list[bytes]]:
 
 def _leaves(samples: Sequence[Sample]) -> list[bytes]:
     """The entries of the Merkle tree: each sample's canonical bytes."""
+    for sample in samples:
+        encode_info(sample.info)
     return [encode(sample.plain()) for sample in samples]
 
 

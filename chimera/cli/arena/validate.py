@@ -158,6 +158,9 @@ def _evidence(ruling: Ruling, merged: Merged) -> None:
     for offence in merged.offences:
         what = f": {offence.hotkey} in block {offence.block_index}: {offence.message}"
         render.say("           ", (offence.kind, "red"), command.one_line(what))
+    for aside in merged.set_aside:
+        what = f": what {aside.hotkey} asked {aside.contender} in {aside.env_id} by itself is at odds with the others"
+        render.say("           ", ("not counted", "yellow"), command.one_line(what))
     for hotkey in merged.unread:
         render.say("           ", ("unread", "yellow"), f": the blocks of {hotkey}")
 

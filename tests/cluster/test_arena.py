@@ -129,20 +129,22 @@ async def test_a_validator_goes_on_from_epoch_to_epoch_also_after_one_that_faile
     hotkey = Keypair.create_from_uri(plan.hotkey).ss58_address
     best = plan.round.miners[-1].miner_id
     state, key = open_state(settings.state), key_of(plan.subnet.netuid, hotkey)
-    await state.put(key, {"this": "is no record"})
     told: list[Sampled | Settled | Missed] = []
-    missed_once, crowned = asyncio.Event(), asyncio.Event()
+    settled_once, missed_once, crowned = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def watch(number: int, event: Sampled | Settled | Missed) -> None:
         told.append(event)
         if isinstance(event, Missed):
             missed_once.set()
-        settled = [event for event in told if isinstance(event, Settled)]
-        if len(settled) >= 2 and settled[-1].throne.champion == best:
-            crowned.set()
+        if isinstance(event, Settled):
+            settled_once.set()
+            if missed_once.is_set() and event.throne.champion == best:
+                crowned.set()
 
     validator = asyncio.create_task(validate(plan, settings, watch, epoch_s=3, grace_s=0))
     async with asyncio.timeout(110):
+        await settled_once.wait()
+        await state.put(key, {"this": "is no record"})
         await missed_once.wait()
         await state.delete(key)
         await crowned.wait()

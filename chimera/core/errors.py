@@ -189,3 +189,20 @@ class ChainError(ChimeraError):
 
 class StaleMetagraph(ChainError):
     """What is known of the subnet is too old to set weights by: read it again."""
+
+
+class SourceError(ChimeraError):
+    """Readings cannot be had: the server cannot be reached, the file is not what it should be, an address is taken."""
+
+
+class ReadingRefused(InputError):
+    """A reading cannot be taken in. `reason` is one of `name`, `timestamp`, `value`, `metrics` (there are too many)."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.args = (message, reason)
+        self.reason = reason
+
+
+class DetectorError(InputError):
+    """A detector cannot be used: not found, or it does not keep the detectors' contract."""

@@ -147,7 +147,7 @@ async def test_agents_without_a_policy_answer_from_the_inputs(crew: Crew) -> Non
         await crew.swarm.spawn_agent(AgentSpec(role=crew.role))
     text = "The tower was built in 1889. It is made of iron. Many people visit it every year."
     result = await crew.submit(goal="What is the tower made of?", inputs={"text": text}, consensus="weighted")
-    assert (result.state, result.value) == (MissionState.ANSWERED, "It is made of iron.")
+    assert (result.state, result.value) == (MissionState.ANSWERED, "It is made of iron."), result.model_dump_json()
     with pytest.raises(InputError, match="nothing to answer from"):
         await crew.submit(goal="What is it?")
 

@@ -1,0 +1,1 @@
+"""Streaming anomaly detection and forecasts over many metrics. See `chimera.anomaly.engine`."""

@@ -1,0 +1,1 @@
+"""Where readings come from. `open_source` in `opening.py` knows all of them."""

@@ -1,0 +1,113 @@
+"""Readings of a CSV file, or of standard input, as they are written."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import threading
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from io import BufferedReader
+from pathlib import Path
+from typing import Self
+
+from chimera.anomaly.sources.intake import Sieve, in_batches
+from chimera.anomaly.sources.source import Readings, SourceOptions
+from chimera.anomaly.sources.table import Table
+from chimera.core.errors import SourceError
+
+STDIN = "-"
+
+CHUNK_BYTES = 1 << 16
+
+CHUNKS_AHEAD = 2
+"""How far the thread that reads may be ahead of whoever takes the readings."""
+
+Handed = Readings | Exception | None
+"""Readings; why there will be none; or None, the end."""
+
+
+class CsvSource:
+    """`FILE.csv`, `FILE.csv.gz`, or `-` for standard input: a header, and then a row for a moment.
+
+    A column called timestamp, time, date, ds, ts or datetime holds the time (or else the first one that does). Every
+    other column is a metric called by its header, or by the file where it is only called `value`. With the columns
+    metric and value, a row is one reading. Commas, semicolons and tabs may separate. Memory does not grow with the
+    file. Raises SourceError when there is no such file, or when nothing in it can be read.
+    """
+
+    def __init__(self, path: str | Path, *, options: SourceOptions | None = None) -> None:
+        self.name = str(path)
+        self._sieve = Sieve((options or SourceOptions()).metrics)
+        self.refused: dict[str, int] = self._sieve.refused
+        self._file: BufferedReader | None = None
+        self._handed: asyncio.Queue[Handed] = asyncio.Queue()
+        self._room = threading.Semaphore(CHUNKS_AHEAD)
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._file = await asyncio.to_thread(open, os.dup(0) if self.name == STDIN else self.name, "rb")
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{self.name}: {getattr(error, 'strerror', None) or error}") from error
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._closed = True
+        self._room.release()
+        self._handed.put_nowait(None)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    async def batches(self) -> AsyncIterator[Readings]:
+        """A batch for what one read gave, so that a pipe's readings come at once."""
+        loop = asyncio.get_running_loop()
+        if self._file is None:
+            return
+
+        def hand_over(what: Handed) -> None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._handed.put_nowait, what)
+
+        # A daemon, and not the loop's executor: a read of a silent pipe must not keep the program from ending.
+        file, self._file = self._file, None
+        threading.Thread(target=self._read, args=(file, hand_over), name=f"read {self.name[:40]}", daemon=True).start()
+        while (what := await self._handed.get()) is not None:
+            if isinstance(what, Exception):
+                raise what
+            for batch in in_batches(what):
+                if self._closed:
+                    return
+                yield batch
+            self._room.release()
+
+    def _read(self, file: BufferedReader, hand_over: Callable[[Handed], None]) -> None:
+        """In a thread of its own: reads, and waits for its readings to be taken."""
+        stem = "value" if self.name == STDIN else Path(self.name.removesuffix(".gz")).stem
+        table = Table(stem, self._sieve)
+        end: Handed = None
+        try:
+            with file:
+                for chunk in _chunks(file):
+                    if readings := table.feed(chunk):
+                        self._room.acquire()
+                        hand_over(readings)
+                    if self._closed:
+                        return
+            hand_over(table.finish())
+        except SourceError as error:
+            end = SourceError(f"{self.name}: {error}")
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            self._sieve.refuse("file")
+            end = None if table.count else SourceError(f"{self.name}: it cannot be read: {error}")
+        hand_over(end)
+
+
+def _chunks(file: BufferedReader) -> Iterator[bytes]:
+    """What is there, up to CHUNK_BYTES; inflated piece by piece if it is gzip."""
+    stream = gzip.GzipFile(fileobj=file) if file.peek(2).startswith(b"\x1f\x8b") else file
+    while chunk := stream.read1(CHUNK_BYTES):
+        yield chunk

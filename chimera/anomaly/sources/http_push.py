@@ -1,0 +1,114 @@
+"""Readings that anyone may post: one JSON object, an array of them, or JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from chimera.anomaly.sources.addresses import LOOPBACK
+from chimera.anomaly.sources.intake import Raw
+from chimera.anomaly.sources.serving import MAX_FAULTS, Answer, Post, Refusal, ServerSource
+from chimera.anomaly.sources.source import Readings, SourceOptions
+from chimera.anomaly.sources.timestamps import EXPECTED, seconds_of
+from chimera.core.clock import Clock
+
+DEFAULT_PORT = 8787
+
+JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/json-lines")
+
+WRONG = {
+    "name": "metric must be 1 to 512 printable characters",
+    "timestamp": f"timestamp must be seconds since the epoch, or text: {EXPECTED}",
+    "value": "value must be a number, or null for one that is missing",
+    "field": 'expected {"metric": "name", "timestamp": seconds (or nothing: now), "value": number}',
+    "json": "this is no JSON",
+}
+
+
+class HttpSource(ServerSource):
+    """POST /readings with `{"metric": ..., "timestamp": ..., "value": ...}`; GET /health.
+
+    A request is taken in whole, or not at all: then its answer names what is wrong with which line (of JSON lines) or
+    element (of an array), from 1. 202 says how many were accepted; 429 that there is no room now, and when to come
+    again. The browser's `Origin` header is refused, so that no web page can send.
+    """
+
+    scheme = "http"
+    path = "/readings"
+    kinds = ("application/json", *JSON_LINES)
+
+    def __init__(
+        self,
+        host: str = LOOPBACK,
+        port: int = DEFAULT_PORT,
+        *,
+        options: SourceOptions | None = None,
+        clock: Clock | None = None,
+        **limits: float,
+    ) -> None:
+        super().__init__(host, port, options=options, clock=clock, **limits)
+
+    async def take(self, post: Post) -> Answer:
+        """Raises Refusal."""
+        items = await asyncio.to_thread(_items, post)
+        now = self._clock.now()
+        readings: Readings = []
+        faults: list[tuple[int, str]] = []
+        unwanted = self._sieve.unwanted
+        for at, item in items:
+            raw = item if isinstance(item, str) else _raw(item, now)
+            fault = raw if isinstance(raw, str) else self._sieve.fault(*raw)
+            if fault and fault != "unwanted":
+                faults.append((at, fault))
+            elif not isinstance(raw, str) and (reading := self._sieve.take(*raw)) is not None:
+                readings.append(reading)
+        if faults:
+            self._sieve.unwanted = unwanted
+            self._refuse(faults, "line" if post.kind in JSON_LINES else "item")
+        self.accept(readings)
+        return Answer(202, json.dumps({"accepted": len(readings)}).encode())
+
+    def _refuse(self, faults: list[tuple[int, str]], unit: str) -> None:
+        for _, reason in faults[1:]:
+            self._sieve.refuse(reason)
+        at, reason = faults[0]
+        more = f", and {len(faults) - 1:,} more" if len(faults) > 1 else ""
+        named: list[dict[str, object]] = [
+            {unit: each, "reason": why, "message": WRONG[why]} for each, why in faults[:MAX_FAULTS]
+        ]
+        message = f"nothing was taken in: {unit} {at}: {WRONG[reason]}{more}"
+        raise Refusal(400, reason, message, faults=named)
+
+
+def _items(post: Post) -> list[tuple[int, Any]]:
+    """What was sent, numbered from 1; a reason, as text, for a line that is no JSON."""
+    if post.kind in JSON_LINES:
+        lines = enumerate(post.body.split(b"\n"), start=1)
+        return [(at, _line(line)) for at, line in lines if line.strip()]
+    try:
+        whole = json.loads(post.body)
+    except (ValueError, RecursionError) as error:
+        hint = "; for several lines of JSON send Content-Type application/x-ndjson" if b"\n" in post.body else ""
+        raise Refusal(400, "json", f"the body is no JSON: {error}"[:300] + hint) from None
+    items = whole if isinstance(whole, list) else [whole]
+    return [(at, "field" if isinstance(item, str) else item) for at, item in enumerate(items, start=1)]
+
+
+def _line(line: bytes) -> Any:
+    try:
+        item = json.loads(line)
+    except (ValueError, RecursionError):
+        return "json"
+    return "field" if isinstance(item, str) else item
+
+
+def _raw(item: Any, now: float) -> Raw | str:
+    if not isinstance(item, dict) or not {"metric", "value"} <= item.keys() <= {"metric", "timestamp", "value"}:
+        return "field"
+    value, stamp = item["value"], item.get("timestamp")
+    if isinstance(stamp, str):
+        stamp = seconds_of(stamp)
+        if stamp is None:
+            return "timestamp"
+    return item["metric"], now if stamp is None else stamp, float("nan") if value is None else value

@@ -1,0 +1,1 @@
+"""Chimera's detector and forecaster beside others, over the same labelled series."""

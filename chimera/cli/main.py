@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from chimera.cli.arena.main import app as arena
+from chimera.cli.watch.main import anomaly, watch
 from chimera.core.types import Consensus
 
 app = typer.Typer(
@@ -26,6 +27,8 @@ missions = typer.Typer(name="missions", help="List, show, resume and cancel miss
 app.add_typer(arena, name="arena")
 app.add_typer(bench)
 app.add_typer(missions)
+app.add_typer(anomaly)
+app.command()(watch)
 
 Address = Annotated[str | None, typer.Option(help="auto, local, HOST:PORT or ray://HOST:PORT (default auto).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]

@@ -39,8 +39,8 @@ def commands() -> list[str]:
     return sorted((set(lines) | set(inline)) - mentioned)
 
 
-CHIMERA_ELSEWHERE = ("top", "missions show", "missions resume", "missions cancel")
-"""These need a swarm or a mission: tests/acceptance/test_missions.py has one."""
+CHIMERA_ELSEWHERE = ("top", "missions show", "missions resume", "missions cancel", "watch", "anomaly evaluate")
+"""These need a swarm, a mission or a server: tests/acceptance/test_missions.py and test_watch.py have them."""
 
 CHIMERA = [line for line in commands() if line.startswith("chimera ") and not line[8:].startswith(CHIMERA_ELSEWHERE)]
 MAKE = [line for line in commands() if re.match(r"make( |$)", line)]
@@ -56,7 +56,9 @@ TESTED_ELSEWHERE = (
 
 def test_there_are_commands_and_each_has_a_test() -> None:
     assert min(len(CHIMERA), len(MAKE), len(JOBS), len(PYTHON)) >= 2
-    elsewhere = (ROOT / "tests/acceptance/test_missions.py").read_text(encoding="utf-8")
+    elsewhere = "".join(
+        (ROOT / f"tests/acceptance/test_{name}.py").read_text(encoding="utf-8") for name in ("missions", "watch")
+    )
     for words in CHIMERA_ELSEWHERE:
         assert "chimera(" + ", ".join(f'"{word}"' for word in words.split()) in elsewhere.replace(
             "chimera, ", "chimera("

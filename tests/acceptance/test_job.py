@@ -30,7 +30,9 @@ MISSIONS_AS_JOBS = ("examples/missions/datasets.yaml", "examples/missions/own_ag
 DUEL = "jobs/duel.py oracle:p=0.6 oracle:p=0.9 --env mult8-v0"
 VALIDATE = "jobs/validate.py examples/arena/validator.yaml --once --dry-run"
 
-SUBMITTED = (*(f"jobs/mission.py --mission {mission}" for mission in MISSIONS_AS_JOBS), DUEL, VALIDATE)
+WATCH = "jobs/watch.py examples/watching/server.csv --limit memory_percent=90 --shards 2"
+
+SUBMITTED = (*(f"jobs/mission.py --mission {mission}" for mission in MISSIONS_AS_JOBS), DUEL, VALIDATE, WATCH)
 """Those that this module submits; the docs may name no others."""
 
 
@@ -162,6 +164,13 @@ def test_a_validator_runs_as_a_ray_job(head: Head) -> None:
     done = submit(head, *VALIDATE.split())
     assert done.returncode == 0, done.stdout + done.stderr
     assert "settled: " in done.stdout and "dry run, no weights set" in done.stdout
+
+
+@pytest.mark.timeout(240)
+def test_a_watch_runs_as_a_ray_job(head: Head) -> None:
+    done = submit(head, *WATCH.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "  failure  memory_percent  " in done.stdout and "7,200 readings of 5 metrics" in done.stdout
 
 
 @pytest.mark.timeout(240)

@@ -1,0 +1,1 @@
+"""`chimera watch` and `chimera anomaly`."""

@@ -1,0 +1,1 @@
+"""Examples of watching metrics. See docs/watching.md."""

@@ -17,6 +17,7 @@ Rules, for each metric:
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import re
 from array import array
@@ -120,15 +121,16 @@ class Intake:
 
     def check(self, reading: Reading, now: float) -> None:
         """Raise ReadingRefused where this reading would not be taken now. Changes nothing."""
-        metric, timestamp, value = reading
-        if not isinstance(metric, str):
-            raise ReadingRefused(_name_fault(metric), "name")
-        if not _is_number(timestamp) or not 0.0 <= timestamp <= LATEST_S:
+        plain = _plain(reading)
+        if plain == "name":
+            raise ReadingRefused(f"a reading is a tuple of a name, a time and a value, not {reading!a:.80}", "name")
+        metric, timestamp, value = reading if isinstance(plain, str) else plain
+        if plain == "timestamp" or not 0.0 <= timestamp <= LATEST_S:
             raise ReadingRefused(
                 f"the timestamp {timestamp!r} of {metric} is no number of seconds in 0..1e11: are they milliseconds?",
                 "timestamp",
             )
-        if not _is_number(value) or abs(value) > LARGEST:
+        if plain == "value" or abs(value) > LARGEST:
             raise ReadingRefused(
                 f"the value {value!r} of {metric} is not a number in +-{LARGEST:.3g}, nor NaN", "value"
             )
@@ -155,20 +157,15 @@ class Intake:
         made when it is asked for, so whoever iterates must act upon one before the next.
         """
         slots, times, values = self._sorted_out(readings, now)
-        self.taken += len(slots)
         for at in _rounds(slots):
+            self.taken += len(at)
             yield self._judge(slots[at], times[at], values[at])
 
     def _sorted_out(self, readings: Iterable[Reading], now: float) -> tuple[Slots, Values, Values]:
         """Slots, times and values (n,) of the readings that are sound in themselves."""
-        given = readings if isinstance(readings, list) else list(readings)
-        known = self._slots
-        try:
-            times = np.frombuffer(array("d", [reading[1] for reading in given]))
-            values = np.frombuffer(array("d", [reading[2] for reading in given]))
-            slots = np.fromiter((known.get(reading[0], -1) for reading in given), np.int64, len(given))
-        except (TypeError, ValueError, OverflowError, LookupError):
-            return self._sorted_out([reading for reading in given if self._is_reading(reading)], now)
+        names, *numbers = sorted_out(readings if isinstance(readings, list) else list(readings), self.refused)
+        times, values = (np.frombuffer(column) for column in numbers)
+        slots = np.fromiter((self._slots.get(name, -1) for name in names), np.int64, len(names))
         self._rows["touched"][slots[slots >= 0]] = now
         in_time = (times >= 0.0) & (times <= LATEST_S)
         in_range = ~(np.abs(values) > LARGEST)
@@ -177,21 +174,9 @@ class Intake:
             self._refuse("timestamp", slots[~in_time])
             self._refuse("value", slots[in_time & ~in_range])
         for number in np.flatnonzero((slots < 0) & sound_at).tolist():
-            slots[number] = self._admit(given[number][0], values[number], now)
+            slots[number] = self._admit(names[number], values[number], now)
         sound_at &= slots >= 0
         return (slots, times, values) if sound_at.all() else (slots[sound_at], times[sound_at], values[sound_at])
-
-    def _is_reading(self, reading: Any) -> bool:
-        """Whether its parts are of the types that they should be; counts it as refused where not."""
-        if not isinstance(reading, tuple) or len(reading) != 3 or not isinstance(reading[0], str):
-            self.refused["name"] += 1
-        elif not _is_number(reading[1]):
-            self.refused["timestamp"] += 1
-        elif not _is_number(reading[2]):
-            self.refused["value"] += 1
-        else:
-            return True
-        return False
 
     def _admit(self, metric: str, value: float, now: float) -> int:
         """The slot of a metric that has none yet, or -1: it is refused, or has no value yet."""
@@ -373,15 +358,40 @@ def _rounds(slots: Slots) -> Iterator[Slots]:
     yield from (order[part] for part in np.split(by_turn, np.cumsum(np.bincount(turn))[:-1]))
 
 
-def _name_fault(metric: object) -> str:
-    if not isinstance(metric, str) or not 0 < len(metric) <= MAX_METRIC_CHARS or not metric.isprintable():
-        return f"a metric's name has 1..{MAX_METRIC_CHARS} printable characters, not {str(metric)[:80]!a}"
+def _name_fault(metric: str) -> str:
+    if not 0 < len(metric) <= MAX_METRIC_CHARS or not metric.isprintable():
+        return f"a metric's name has 1..{MAX_METRIC_CHARS} printable characters, not {metric[:80]!a}"
     return ""
 
 
-def _is_number(given: object) -> bool:
-    try:
-        array("d", (given,))  # type: ignore[type-var] # whether it is a number is the question
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
+def sorted_out(given: Sequence[Any], refused: Counter[str]) -> tuple[Sequence[str], array[float], array[float]]:
+    """Names, timestamps and values of those that are readings by their types: tuples of a string and two numbers.
+
+    The others are counted in `refused`. Each is judged alone, whatever stands beside it.
+    """
+    with contextlib.suppress(Exception):  # `__float__` may raise anything: whose does is seen below
+        if set(map(type, given)) <= {Reading, tuple}:
+            names, times, values = zip(*given, strict=True)
+            if set(map(type, names)) == {str}:
+                return names, array("d", times), array("d", values)
+    sound = []
+    for reading in given:
+        plain = _plain(reading)
+        if isinstance(plain, str):
+            refused[plain] += 1
+        else:
+            sound.append(plain)
+    names, times, values = zip(*sound, strict=True) if sound else ((), (), ())
+    return names, array("d", times), array("d", values)
+
+
+def _plain(given: Any) -> Reading | str:
+    """A reading with a plain string and plain numbers, or what is wrong with the types of its parts."""
+    fault = "name"
+    with contextlib.suppress(Exception):
+        if isinstance(given, tuple) and len(given) == 3 and isinstance(given[0], str):
+            fault = "timestamp"
+            timestamp = array("d", given[1:2])[0]
+            fault = "value"
+            return Reading(str.__str__(given[0]), timestamp, array("d", given[2:])[0])
+    return fault

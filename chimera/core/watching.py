@@ -1,4 +1,4 @@
-"""What a watch over metrics tells: readings in, anomalies and coming failures out. Facts that other domains act upon."""
+"""What a watch over metrics takes and tells: readings in, anomalies and coming failures out, for others to act upon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Reading(NamedTuple):
-    """One value of one metric. `timestamp` is seconds since the epoch; NaN as value says that it was looked for and missing.
+    """One value of one metric. `timestamp` is seconds since the epoch. A value of NaN was looked for and is missing.
 
     A plain tuple, because millions of them pass.
     """

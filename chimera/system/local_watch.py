@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from chimera.actors.detector import History
 from chimera.anomaly.engine import AnomalyDetectionEngine
@@ -24,7 +27,10 @@ IN_FLIGHT = 8
 """Batches of a source that are worked on at once."""
 
 MAX_KNOWN = 1_000
-"""Facts that are remembered, so that they are not told again when a detector sees them too."""
+"""Metrics whose last fact is remembered, so that it is not told again when a detector sees it too."""
+
+ECHO = 10
+"""Readings within which a detector has seen what was a fact. It takes a few to tell a spike from a new level."""
 
 Listener = Callable[[Alert], None]
 
@@ -38,6 +44,56 @@ class KnowsFacts(Protocol):
     def facts(self) -> list[AnomalyDetected]:
         """Those of the batches since the last call."""
         ...
+
+    def echoes(self, fact: AnomalyDetected) -> Iterable[str]:
+        """The metrics in which detectors will see the same as this fact."""
+        ...
+
+
+class _Batch(NamedTuple):
+    """Readings that are worked on, and what came with them: facts, and since when which metrics show them too."""
+
+    answers: Sequence[Answer]
+    facts: Sequence[AnomalyDetected] = ()
+    echoes: Sequence[tuple[str, float]] = ()
+    readings: Sequence[Reading] = ()
+
+
+@dataclass(slots=True)
+class _Told:
+    """A fact, as one metric shows it. `until` is when a detector will have seen it, known when that time has come."""
+
+    since: float
+    left: int = ECHO
+    until: float = math.inf
+
+
+class _Facts:
+    """What facts have told, so that detectors do not tell it again."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, _Told] = {}
+
+    def learn(self, batch: _Batch) -> None:
+        for metric, since in batch.echoes:
+            self._told.pop(metric, None)
+            self._told[metric] = _Told(since)
+        while len(self._told) > MAX_KNOWN:
+            del self._told[next(iter(self._told))]
+        if not any(known.left for known in self._told.values()):
+            return
+        for reading in batch.readings:
+            with contextlib.suppress(Exception):  # some may be none, which the engine refuses
+                if (known := self._told.get(reading[0])) and known.left and reading[1] > known.since:
+                    known.left -= 1
+                    known.until = math.inf if known.left else reading[1]
+
+    def has(self, alert: Alert) -> bool:
+        """Whether this was told: there was a fact since the alert's anomaly began, or ECHO readings before or less."""
+        known = self._told.get(alert.metric)
+        if known is None or not isinstance(alert, AnomalyDetected) or alert.timestamp < known.since:
+            return False
+        return alert.since <= known.since or alert.timestamp <= known.until
 
 
 class WatchStatus(Frozen):
@@ -99,17 +155,13 @@ class Watching(ABC):
 
     async def watch(self, source: Source) -> AsyncIterator[Alert]:
         """What the readings of a source show, as soon as it is known, until the source ends. Raises what it raises."""
-        queue: asyncio.Queue[tuple[list[Alert], Sequence[Answer]] | None] = asyncio.Queue(IN_FLIGHT)
-        known: dict[tuple[str, float], None] = {}
+        queue: asyncio.Queue[_Batch | None] = asyncio.Queue(IN_FLIGHT)
+        known = _Facts()
         reading = asyncio.create_task(self._read(source, queue))
         try:
             while (batch := await queue.get()) is not None:
-                facts, answers = batch
-                known |= {(fact.metric, fact.timestamp): None for fact in facts}
-                while len(known) > MAX_KNOWN:
-                    del known[next(iter(known))]
-                learned = await _answered(answers)
-                alerts = facts + [alert for alert in learned if (alert.metric, alert.timestamp) not in known]
+                known.learn(batch)
+                alerts = [*batch.facts, *(alert for alert in await _answered(batch.answers) if not known.has(alert))]
                 self._tell(alerts)
                 for alert in alerts:
                     yield alert
@@ -121,16 +173,20 @@ class Watching(ABC):
     async def _submit(self, readings: Readings) -> Sequence[Answer]:
         """Begin to work on these (MAX_BATCH at most), after all that were submitted before."""
 
-    async def _read(self, source: Source, queue: asyncio.Queue[tuple[list[Alert], Sequence[Answer]] | None]) -> None:
+    async def _read(self, source: Source, queue: asyncio.Queue[_Batch | None]) -> None:
         try:
             async with source:
                 async for batch in source.batches():
-                    facts: list[Alert] = [*source.facts()] if isinstance(source, KnowsFacts) else []
-                    await queue.put((facts, await self._submit(batch)))
+                    if not isinstance(source, KnowsFacts):
+                        await queue.put(_Batch(await self._submit(batch)))
+                        continue
+                    facts = source.facts()
+                    echoes = [(metric, fact.timestamp) for fact in facts for metric in source.echoes(fact)]
+                    await queue.put(_Batch(await self._submit(batch), facts, echoes, batch))
         except Exception as error:
             failed: Answer = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
-            await queue.put(([], (failed,)))
+            await queue.put(_Batch((failed,)))
         else:
             await queue.put(None)
 

@@ -42,6 +42,8 @@ MAX_KINDS = 32
 MAX_QUEUED = 16
 """Batches that wait to be taken."""
 
+_ALIVE, _RESTARTING, _RESTARTS = "ray_actors_alive", "ray_actors_restarting", "ray_actor_restarts_total"
+
 CalledFor = Callable[[Collection[str], Collection[str]], bool]
 
 
@@ -56,7 +58,7 @@ class Census:
 
     def count(self, now: Vitals, timestamp: float) -> tuple[list[Reading], list[AnomalyDetected]]:
         """Readings of this moment, and what the fixed rule says."""
-        before, self._before = self._before or now, now
+        before = self._before or now
         facts = []
         gone: dict[str, list[str]] = {}
         for actor, life in before.actors.items():
@@ -64,12 +66,13 @@ class Census:
                 gone.setdefault(self._kind(life), []).append(actor)
         alive = self._by_kind(before.actors.values())
         for kind, actors in sorted(gone.items()):
-            metric, ended = canonical("ray_actors_alive", {"class": kind}), self._called_for(actors, ())
+            metric, ended = canonical(_ALIVE, {"class": kind}), self._called_for(actors, ())
             facts.append(_drop(metric, timestamp, alive[kind], len(actors), "actors", ended))
         if dead := before.nodes - now.nodes:
             ended = self._called_for((), dead)
             facts.append(_drop("ray_nodes_alive", timestamp, len(before.nodes), len(dead), "nodes", ended))
         self._count_restarts(before, now)
+        self._before = now  # and not before `called_for`, which may raise: the next look tells of them then
         return self._readings(now, timestamp), facts
 
     def _count_restarts(self, before: Vitals, now: Vitals) -> None:
@@ -83,9 +86,9 @@ class Census:
         readings = [Reading("ray_nodes_alive", timestamp, float(len(now.nodes)))]
         for kind in self._kinds:
             for name, counts in (
-                ("ray_actors_alive", alive),
-                ("ray_actors_restarting", restarting),
-                ("ray_actor_restarts_total", self._restarts),
+                (_ALIVE, alive),
+                (_RESTARTING, restarting),
+                (_RESTARTS, self._restarts),
             ):
                 readings.append(Reading(canonical(name, {"class": kind}), timestamp, float(counts[kind])))
         return readings
@@ -158,6 +161,11 @@ class RaySource:
         """What the fixed rule says of the readings since the last call."""
         facts, self._facts = self._facts, []
         return facts
+
+    def echoes(self, fact: AnomalyDetected) -> list[str]:
+        """The metrics in which detectors will see the same as this fact."""
+        name, brace, labels = fact.metric.partition("{")
+        return [each + brace + labels for each in ((name, _RESTARTING, _RESTARTS) if name == _ALIVE else (name,))]
 
     async def batches(self) -> AsyncIterator[Readings]:
         queue: asyncio.Queue[Readings] = asyncio.Queue(MAX_QUEUED)

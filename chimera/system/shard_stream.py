@@ -40,7 +40,12 @@ MAX_DEATHS = 8
 PAUSE_S = 0.5
 
 ANSWER_S = 60.0
-"""A shard that is silent for so long is started again."""
+READING_S = 0.02
+"""A shard that is silent for so long, and for so long for each reading it is sent, is started again. A reading costs
+4 ms at most, where all detectors are asked and each is followed by a forecast."""
+
+CLOSE_S = 60.0
+"""How long the end of a watch waits for the batch that is being judged."""
 
 LOST: tuple[type[BaseException], ...] = (NotBegun, TimeoutError, *cluster.ACTOR_GONE)
 
@@ -130,7 +135,7 @@ class ShardStream:
         self._put = self._taken = self._snapped = 0
         self._at_risk = 0
         """Readings that are neither in the snapshot nor kept."""
-        self._whole = self._failing = False
+        self._whole = self._failing = self._closing = False
         self._snapped_at = self._cost_s = 0.0
         self._turn = asyncio.Lock()
         self._changed = asyncio.Condition()
@@ -170,45 +175,56 @@ class ShardStream:
         return self.waiting < MAX_WAITING and self._readings < self._max_kept
 
     async def close(self, *, keep: bool) -> None:
-        """Send no more; with `keep` what the shard knows is written down for the next watch of this name."""
-        if self._working:
-            self._working.cancel()
-            await asyncio.gather(self._working, return_exceptions=True)
-        if keep and self._taken > self._snapped and not self._failure:
-            await self._snapshot()
-        self._fail(ClusterError(f"the watch has ended: {self._named} takes no more"))
+        """Send no more; with `keep` what the shard knows is written down for the next watch of this name.
+
+        What it knows has been told: the batch that it judges is waited for, and else nothing is written.
+        """
+        self._closing = True
+        try:
+            if self._working:
+                await self._notify()
+                await asyncio.wait({self._working}, timeout=CLOSE_S if keep else 0.0)
+                if keep and not self._working.done():
+                    log.warning("%s: no last snapshot, for it judged a batch too long", self._named)
+                    keep = False
+                self._working.cancel()
+                await asyncio.gather(self._working, return_exceptions=True)
+            if keep and self._taken > self._snapped and not self._failure:
+                await self._snapshot()
+        finally:
+            self._fail(ClusterError(f"the watch has ended: {self._named} takes no more"))
+            await self._notify()
 
     async def _work(self) -> None:
         try:
-            while True:
+            while not self._closing:
                 if self._due_in_s() <= 0.0:
                     await self._snapshot()
                 elif batch := await self._next():
                     pushed: Pushed = await self.call("push", batch.number, batch.columns)
-                    await self._took(batch.number)
+                    self._taken = batch.number
                     if not batch.answered.done():
                         batch.answered.set_result(pushed.alerts)
+                    await self._notify()
         except ChimeraError as error:
             self._fail(error)
         except Exception as error:
             log.exception("%s: its stream ends", self._named)
             self._fail(ClusterError(f"{self._named}: {type(error).__name__}: {error}"))
-        async with self._changed:
-            self._changed.notify_all()
+        await self._notify()
 
-    async def _took(self, number: int) -> None:
+    async def _notify(self) -> None:
         async with self._changed:
-            self._taken = number
             self._changed.notify_all()
 
     async def _next(self) -> _Batch | None:
-        """The batch to send next, or None when it is time for a snapshot."""
+        """The batch to send next, or None when it is time for a snapshot, or for the end."""
         try:
             async with asyncio.timeout(min(self._due_in_s(), 3_600.0)), self._changed:
-                await self._changed.wait_for(lambda: self._put > self._taken)
+                await self._changed.wait_for(lambda: self._closing or self._put > self._taken)
         except TimeoutError:
             return None
-        return self._kept[self._taken - self._put]
+        return None if self._closing else self._kept[self._taken - self._put]
 
     def _due_in_s(self) -> float:
         """Seconds until a snapshot is to be made, unless batches come before."""
@@ -260,7 +276,8 @@ class ShardStream:
                 deaths, self._whole = deaths + 1, False
                 self.counts.deaths += not isinstance(error, NotBegun)
                 if deaths > MAX_DEATHS:
-                    raise cluster.unwrap(error) from None
+                    why = "it did not answer in time" if isinstance(error, TimeoutError) else cluster.unwrap(error)
+                    raise ClusterError(f"{self._named} was lost {deaths} times over one {method}: {why}") from None
                 if isinstance(error, TimeoutError):
                     self._revive()
                 if not isinstance(error, NotBegun):
@@ -286,7 +303,8 @@ class ShardStream:
         self._whole = True
 
     async def _answer(self, method: str, *arguments: Any) -> Any:
-        async with asyncio.timeout(ANSWER_S):
+        sent = sum(len(each.metrics) for each in arguments if isinstance(each, Columns))
+        async with asyncio.timeout(ANSWER_S + READING_S * sent):
             return await self._ask(method, *arguments)
 
     def _fail(self, error: ChimeraError) -> None:

@@ -11,18 +11,23 @@ nothing had been when a shard's process dies: see `chimera.system.shard_stream`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
+import os
 import secrets
 import shutil
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from chimera.actors.detector import Columns, DetectorShard, History
 from chimera.anomaly.forecast.warning import Limit
+from chimera.anomaly.intake import sorted_out
 from chimera.anomaly.options import WatchOptions
 from chimera.anomaly.sources.source import Readings, Source
 from chimera.anomaly.views import EngineStatus, MetricView
@@ -89,7 +94,8 @@ class Watch(Watching):
         self._lines: list[Any] = []
         self._streams: list[ShardStream] = []
         self._entering = asyncio.Lock()
-        self._unread: dict[str, int] = {}
+        self._unread: Counter[str] = Counter()
+        """Readings that cannot be sent at all, by reason. The others the shards judge."""
 
     async def __aenter__(self) -> Self:
         """Raises ClusterError, StorageError (the folder, a watch of this name that runs), DetectorError, InputError."""
@@ -157,10 +163,7 @@ class Watch(Watching):
 
     async def _submit(self, readings: Readings) -> Sequence[Answer]:
         streams = self._entered()
-        try:
-            parts = _parted(readings, len(streams))
-        except (TypeError, ValueError, OverflowError, AttributeError):
-            parts = _parted([reading for reading in readings if self._is_reading(reading)], len(streams))
+        parts = _parted(*sorted_out(readings, self._unread), len(streams))
         async with self._entering:  # who comes first is first with every shard
             return [await stream.put(part) for stream, part in zip(streams, parts, strict=True) if part.metrics]
 
@@ -168,21 +171,6 @@ class Watch(Watching):
         if not self._streams:
             raise SwarmError("this watch has not been entered, or has ended: use it within `async with`")
         return self._streams
-
-    def _is_reading(self, reading: Any) -> bool:
-        """Whether it can be sent at all; counts it as refused where not. The shard judges what is in it."""
-        fault = ""
-        if not isinstance(reading, tuple) or len(reading) != 3 or not isinstance(reading[0], str):
-            fault = "name"
-        else:
-            for number, reason in zip(reading[1:], ("timestamp", "value"), strict=True):
-                try:
-                    array("d", (number,))
-                except (TypeError, ValueError, OverflowError):
-                    fault = fault or reason
-        if fault:
-            self._unread[fault] = self._unread.get(fault, 0) + 1
-        return not fault
 
     def _of(self, metric: str) -> ShardStream:
         streams = self._entered()
@@ -221,18 +209,46 @@ class Watch(Watching):
         )
 
     def _claim(self) -> None:
-        """Make the folder of the snapshots, and see that nobody else uses it."""
+        """Make the folder of the snapshots, and see that nobody else uses it.
+
+        Folders without a name whose watch was killed are removed: nobody will ask for them.
+        """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = (self._folder / "lock").open("w")
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            with _one_at_a_time(self._folder.parent):  # nobody else has made a folder, and not locked it yet
+                for left in self._folder.parent.glob("unnamed-*"):
+                    with contextlib.suppress(OSError):
+                        if lock := _locked(left):
+                            shutil.rmtree(left, ignore_errors=True)
+                            lock.close()
+                self._folder.mkdir(exist_ok=True)
+                self._lock = _locked(self._folder)
         except OSError as error:
             raise StorageError(f"{self._folder} cannot be used for snapshots: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise StorageError(f"another watch of the name {self._name!r} runs: choose another name") from None
-        self._lock = lock
+        if not self._lock:
+            raise StorageError(f"another watch of the name {self._name!r} runs: choose another name")
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Where several processes do this with the same folder, one does it after the other. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(folder: Path) -> IO[str] | None:
+    """The lock of a watch's folder, or None where another holds it. Raises OSError where there can be none."""
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
 
 
 def shard_of(metric: str, shards: int) -> int:
@@ -257,10 +273,10 @@ def ray_source(settings: Settings, interval_s: float = 10.0, *, metrics: Sequenc
         raise MissingExtra((error.name or "aiohttp").partition(".")[0], "anomaly") from error
 
 
-def _parted(readings: Readings, shards: int) -> list[Columns]:
-    """Each shard's readings. Raises where one of them is none."""
+def _parted(metrics: Sequence[str], timestamps: array[float], values: array[float], shards: int) -> list[Columns]:
+    """Each shard's readings."""
     parts = [Columns([], array("d"), array("d")) for _ in range(shards)]
-    for metric, timestamp, value in readings:
+    for metric, timestamp, value in zip(metrics, timestamps, values, strict=True):
         part = parts[shard_of(metric, shards)]
         part.timestamps.append(timestamp)
         part.values.append(value)

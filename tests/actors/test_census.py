@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import pytest
+
 from chimera.actors.vitals import Life, Vitals
 from chimera.core.watching import AnomalyDetected, AnomalyKind, Reading
 from chimera.system.ray_source import DIED, ENDED, Census
@@ -70,3 +72,23 @@ def test_of_many_classes_the_rest_are_counted_together() -> None:
     readings, facts = census.count(vitals(), 2.0)
     assert len(facts) == 33 and facts[-1].metric == 'ray_actors_alive{class="other"}' and facts[-1].expected == 68.0
     assert len(readings) < 150
+
+
+def test_who_died_while_nobody_could_say_why_is_told_at_the_next_look() -> None:
+    away = [True]
+
+    def called_for(actors: Collection[str], nodes: Collection[str]) -> bool:
+        if away:
+            away.pop()
+            raise RuntimeError("the GCS is away")
+        return False
+
+    census = Census(called_for)
+    census.count(vitals(("1", "Cell", 0), ("2", "Cell", 0)), 1.0)
+    with pytest.raises(RuntimeError):
+        census.count(vitals(("1", "Cell", 0), restarting=(("2", "Cell", 1),)), 2.0)
+    back = vitals(("1", "Cell", 0), ("2", "Cell", 1))
+    readings, facts = census.count(back, 3.0)
+    assert brief(facts) == [('ray_actors_alive{class="Cell"}', 2.0, 1.0, DIED)]
+    assert Reading('ray_actor_restarts_total{class="Cell"}', 3.0, 1.0) in readings
+    assert census.count(back, 4.0)[1] == []

@@ -18,12 +18,11 @@ from chimera.actors.detector import Columns, DetectorShard, History, Pushed
 from chimera.anomaly.engine import AnomalyDetectionEngine
 from chimera.anomaly.options import WatchOptions
 from chimera.anomaly.sources.source import Readings
-from chimera.core.errors import ClusterError, InputError, NotBegun, SourceError, StorageError, SwarmError
+from chimera.core.errors import ClusterError, NotBegun, SourceError, StorageError
 from chimera.core.watching import Alert, AnomalyDetected, AnomalyKind
 from chimera.system import shard_stream
 from chimera.system.local_watch import LocalWatch
 from chimera.system.shard_stream import ShardStream, SnapshotFile
-from chimera.system.watching import Watch, shard_of
 from tests.made_readings import Listed, in_order, made_batches
 
 OPTIONS = WatchOptions(pattern=False)
@@ -224,6 +223,69 @@ async def test_a_shard_that_hangs_is_started_again(tmp_path: Path, monkeypatch: 
     await sent.close(keep=False)
 
 
+async def test_a_shard_that_works_on_a_large_batch_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_stream, "ANSWER_S", 0.2)
+    monkeypatch.setattr(shard_stream, "READING_S", 1.0, raising=False)
+    shard = Dying()
+    sent = stream(shard, tmp_path)
+    await sent.open()
+    shard.silent.clear()
+    asyncio.get_running_loop().call_later(0.6, shard.silent.set)
+    await told_by(sent, BATCHES[:1])
+    assert shard.lives == 1
+    await sent.close(keep=False)
+
+
+async def test_a_shard_that_always_hangs_ends_the_watch_and_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_stream, "ANSWER_S", 0.02)
+    shard = Dying()
+
+    async def hangs(method: str, *arguments: Any) -> Any:
+        await asyncio.sleep(5.0 if method == "views" else 0.0)
+        return await shard.call(method, *arguments)
+
+    sent = ShardStream("x", hangs, shard.revive, SnapshotFile(tmp_path / "x.snapshot"), snapshot_s=9.0)
+    await sent.open()
+    with pytest.raises(ClusterError, match="x was lost 9 times over one views: it did not answer in time"):
+        await sent.call("views", None, False)
+    await sent.close(keep=False)
+
+
+async def test_what_the_last_snapshot_holds_has_been_told(
+    tmp_path: Path, undisturbed: tuple[list[Alert], History]
+) -> None:
+    shard, answered = Dying(), asyncio.Event()
+
+    async def slow(method: str, *arguments: Any) -> Any:
+        answer = await shard.call(method, *arguments)
+        if method == "push" and answer.alerts:
+            answered.set()
+            await asyncio.sleep(0.1)
+        return answer
+
+    sent = ShardStream("x", slow, shard.revive, SnapshotFile(tmp_path / "test.snapshot"), snapshot_s=3_600.0)
+    await sent.open()
+    answers = []
+    for batch in BATCHES:
+        answers.append(await sent.put(columns(batch)))
+        await asyncio.sleep(0.01)
+        if answered.is_set():
+            break
+    await sent.close(keep=True)
+    alerts = [alert for answer in answers if not answer.exception() for alert in answer.result()]
+    assert alerts, "the batch that the shard had judged is told before the end"
+    again = stream(Dying(), tmp_path)
+    await again.open()
+    left = [answer for answer in answers if answer.exception()]
+    alerts += await told_by(again, BATCHES[len(answers) - len(left) :])
+    assert alerts == undisturbed[0]
+    await again.close(keep=False)
+
+
 async def test_a_shard_that_dies_over_and_over_ends_the_watch(tmp_path: Path) -> None:
     sent = stream(Dying(before=range(6, 1_000)), tmp_path)
     await sent.open()
@@ -280,27 +342,6 @@ async def test_a_write_that_fails_leaves_the_last_snapshot(tmp_path: Path) -> No
     assert await file.read() == b"first"
 
 
-def test_a_metric_has_the_same_shard_everywhere_and_shards_are_alike() -> None:
-    assert [shard_of(metric, 8) for metric in ("cpu", 'up{host="a"}', "\ud800", "é")] == [6, 1, 0, 6]
-    for shards in range(2, 9):
-        counts = np.bincount([shard_of(f'cpu{{host="h{n:04d}"}}', shards) for n in range(8_000)], minlength=shards)
-        assert counts.min() > 0.8 * 8_000 / shards
-    assert shard_of("x" * 1_000_000, 8) == 0
-
-
-@pytest.mark.parametrize("options", [{"shards": -1}, {"shards": 257}, {"name": "../up"}, {"snapshot_s": 0.0}])
-def test_a_watch_that_cannot_be_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
-        Watch(**options)
-
-
-async def test_a_watch_that_was_not_entered_says_so() -> None:
-    with pytest.raises(SwarmError, match="async with"):
-        await Watch().push(BATCHES[0])
-    with pytest.raises(SwarmError, match="async with"):
-        await Watch().view("cpu")
-
-
 class Knowing(Listed):
     """A source that knows more than its readings: the same two facts with its last batch."""
 
@@ -312,6 +353,9 @@ class Knowing(Listed):
     def facts(self) -> list[AnomalyDetected]:
         self._asked += 1
         return self._facts if self._asked == 1 else []
+
+    def echoes(self, fact: AnomalyDetected) -> list[str]:
+        return [fact.metric]
 
 
 def fact(metric: str, timestamp: float) -> AnomalyDetected:

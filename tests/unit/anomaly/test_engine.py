@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 
+from chimera.anomaly import engine as engine_module
 from chimera.anomaly import registry
 from chimera.anomaly.detectors.moving_average import MovingAverageDetector
 from chimera.anomaly.engine import AnomalyDetectionEngine
@@ -76,11 +77,44 @@ async def test_a_metric_on_its_way_over_a_limit_is_warned_of_in_time() -> None:
 
 
 async def test_a_metric_with_a_limit_is_forecast_with_every_fifth_reading() -> None:
-    watch, bands = engine(limits=("m0=40",), forecast_every=5), []
-    for batch in batches(noise(60, 1)):
+    watch, bands = engine(limits=("*=40",), forecast_every=5), []
+    for batch in batches(noise(60, 40)):
         await watch.push(batch)
-        bands.append(watch.view("m0").high)
-    assert [number % 5 for number in range(1, 60) if bands[number] != bands[number - 1]] == [4] * 12
+        bands.append([view.high for view in watch.views()])
+    due = [[n % 5 for n in range(1, 60) if bands[n][m] != bands[n - 1][m]] for m in range(40)]
+    assert all(len(set(each)) == 1 and len(each) >= 11 for each in due)
+    assert {each[0] for each in due} == set(range(5)), "and not all of them with the same one"
+
+
+async def test_others_have_their_turn_between_the_forecasts_of_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "TURN_S", 0.0)
+    watch, turns = engine(limits=("*=40",), forecast_every=1), 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    await fed(watch, batches(noise(5, 20)))
+    other = asyncio.create_task(count())
+    await fed(watch, batches(noise(1, 20), start=2e6))
+    other.cancel()
+    assert turns >= 20
+
+
+async def test_a_snapshot_amid_a_push_counts_what_it_holds() -> None:
+    watch = engine()
+    pushing = asyncio.create_task(watch.push([Reading("m", float(number), 1.0) for number in range(5_000)]))
+    await asyncio.sleep(0)
+    while not pushing.done():
+        restored = engine()
+        restored.restore(watch.snapshot())
+        known = restored.view("m").timestamp if restored.views() else -1.0
+        assert known is not None and restored.status().readings == known + 1.0
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert watch.status().readings == 5_000
 
 
 async def test_views_are_sorted_and_chosen_by_a_glob() -> None:

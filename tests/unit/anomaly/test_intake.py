@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -207,6 +208,45 @@ def test_what_is_no_reading_is_refused(junk: Any) -> None:
     rounds = list(into.take([junk, Reading("m", 1.0, 1.0)], 0.0))
     assert into.refused["name"] + into.refused["timestamp"] == 1
     assert [each.values.tolist() for each in rounds] == [[1.0]]
+
+
+class Unsure:
+    """A number that cannot say which."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+
+    def __float__(self) -> float:
+        raise self._error("on purpose")
+
+
+ODD: list[tuple[Any, str]] = [
+    (["listed", 1.0, 1.0], "name"),
+    (("four", 1.0, 1.0, 1.0), "name"),
+    ((b"bytes", math.nan, 1.0), "name"),
+    (("raises", 1.0, Unsure(RuntimeError)), "value"),
+    (("raises", Unsure(MemoryError), 1.0), "timestamp"),
+]
+
+
+@pytest.mark.parametrize(("odd", "reason"), ODD, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("beside", [[], [Reading("m", 1.0, 1.0)], [None, Reading("m", 1.0, 1.0)]], ids=len)
+def test_a_reading_is_judged_alone_whatever_stands_beside_it(odd: Any, reason: str, beside: list[Any]) -> None:
+    into = intake()
+    with pytest.raises(ReadingRefused) as refused:
+        into.check(odd, 0.0)
+    assert refused.value.reason == reason
+    list(into.take([*beside, odd], 0.0))
+    assert into.refused == Counter([reason]) + Counter(["name"] if None in beside else [])
+    assert [metric for metric, _ in into.metrics()] == (["m"] if beside else [])
+
+
+def test_names_and_numbers_of_other_types_are_taken_as_what_they_are() -> None:
+    into = intake()
+    odd: Any = (np.str_("m"), np.int64(1), True)
+    list(into.take([odd], 0.0))
+    assert dict(into.metrics()) == {"m": 0} and not into.refused
+    into.check(("m", np.float32(2.0), 1), 0.0)  # type: ignore[arg-type]
 
 
 times = st.sampled_from([*map(float, range(12)), -1.0, math.nan, 1e12])

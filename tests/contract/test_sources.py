@@ -118,6 +118,7 @@ async def push_wire(tmp_path: Path) -> AsyncIterator[Wire]:
 
     async def garbage() -> None:
         await source.push([("", NOW, 1.0), (7, NOW, 1.0), ("m_a", float("inf"), 1.0), ("m_a", NOW, "one")])
+        await source.push([None, 7, (), ("m_a",), ("m_a", NOW, 1.0, 1.0)])  # type: ignore[list-item]
 
     yield source, send, garbage
 

@@ -1,4 +1,4 @@
-"""Where a source listens: HOST:PORT."""
+"""Where a source listens, or asks: what is read of an address, and what is shown of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from chimera.core.errors import InputError
 LOOPBACK = "127.0.0.1"
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.\-]{0,253})(?::(?P<port>[0-9]{1,5}))?")
+
+_CLEAR = re.compile(r"(?:[^/?#@]*@)?((?:[\w.\-]+|\[[^\]]*\])(?::[0-9]*)?(?:/[^?#@]*)?)(?:[?#].*)?", re.DOTALL)
 
 
 def parse_address(text: str, *, port: int) -> tuple[str, int]:
@@ -24,3 +26,14 @@ def parse_address(text: str, *, port: int) -> tuple[str, int]:
 
 def shown_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def shown_url(url: str) -> str:
+    """For people, names and logs: without user, password and query, any of which may be a secret.
+
+    Where it is not clear what is which, as in no URL at all, nothing is left of what stands before the last @.
+    """
+    head, slashes, rest = url.partition("//") if "//" in url else ("", "", url)
+    clear = _CLEAR.fullmatch(rest) if slashes else None
+    where = clear[1] if clear else re.split("[?#]", rest.rpartition("@")[2], maxsplit=1)[0]
+    return head.rpartition("@")[2] + slashes + where + ("?..." if "?" in url else "")

@@ -8,6 +8,7 @@ import os
 import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -49,7 +50,7 @@ class CsvSource:
 
     async def __aenter__(self) -> Self:
         try:
-            self._file = await asyncio.to_thread(open, os.dup(0) if self.name == STDIN else self.name, "rb")
+            self._file = await _opened(os.dup(0) if self.name == STDIN else self.name)
         except (OSError, ValueError) as error:
             raise SourceError(f"{self.name}: {getattr(error, 'strerror', None) or error}") from error
         return self
@@ -104,6 +105,27 @@ class CsvSource:
             self._sieve.refuse("file")
             end = None if table.count else SourceError(f"{self.name}: it cannot be read: {error}")
         hand_over(end)
+
+
+async def _opened(file: str | int) -> BufferedReader:
+    """The file, opened. A pipe opens when somebody writes to it, and who waits for that can be cancelled."""
+    opened: Future[BufferedReader] = Future()
+
+    def work() -> None:
+        try:
+            found = open(file, "rb")  # noqa: SIM115 # closed by who has waited for it
+        except (OSError, ValueError) as error:
+            with suppress(InvalidStateError):
+                opened.set_exception(error)
+            return
+        try:
+            opened.set_result(found)
+        except InvalidStateError:  # nobody waits any more
+            found.close()
+
+    # A daemon, and not the loop's executor: see `batches`.
+    threading.Thread(target=work, name=f"open {str(file)[:40]}", daemon=True).start()
+    return await asyncio.wrap_future(opened)
 
 
 def _chunks(file: BufferedReader) -> Iterator[bytes]:

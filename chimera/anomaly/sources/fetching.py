@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from chimera.anomaly.sources.addresses import shown_url
 from chimera.core.errors import InputError, SourceError
 
 MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
@@ -29,14 +30,8 @@ def checked_url(url: str) -> str:
     except ValueError:
         usable = False
     if not usable or not url.isprintable() or len(url) > 2_048:
-        raise InputError(f"{url!a:.200} is not a URL: give one such as http://127.0.0.1:9090")
+        raise InputError(f"{shown_url(url)!a:.200} is not a URL: give one such as http://127.0.0.1:9090")
     return url.rstrip("/")
-
-
-def shown(url: str) -> str:
-    """The URL without the user and the password in it."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def token_of(variable: str | None) -> str | None:
@@ -79,22 +74,28 @@ async def fetch(
             "GET" if form is None else "POST", url, data=form, headers={"Accept": accept}, allow_redirects=False
         ) as response:
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise SourceError(f"{shown(url)}: it answers compressed, without having been asked to")
+                raise SourceError(f"{shown_url(url)}: it answers compressed, without having been asked to")
             body = bytearray()
             async for chunk in response.content.iter_chunked(1 << 16):
                 body += chunk
                 if len(body) > limit:
-                    raise SourceError(f"{shown(url)}: its answer is longer than {limit:,} bytes; ask for less of it")
+                    raise SourceError(
+                        f"{shown_url(url)}: its answer is longer than {limit:,} bytes; ask for less of it"
+                    )
             return Document(response.status, response.content_type, bytes(body))
     except TimeoutError:
-        raise SourceError(f"{shown(url)}: no whole answer in {session.timeout.total:g} s") from None
+        raise SourceError(f"{shown_url(url)}: no whole answer in {session.timeout.total:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise SourceError(f"{shown(url)}: {_reason(error)}") from error
+        raise SourceError(f"{shown_url(url)}: {_reason(error)}") from error
     except asyncio.IncompleteReadError as error:
-        raise SourceError(f"{shown(url)}: its answer breaks off") from error
+        raise SourceError(f"{shown_url(url)}: its answer breaks off") from error
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"it cannot be reached: {error.os_error.strerror or error.os_error}"
-    return f"{type(error).__name__}: {error}"[:300]
+    if isinstance(error, aiohttp.InvalidURL):
+        return "it is not a URL"
+    # the whole text of a ClientResponseError holds the URL, with its query
+    told = error.message if isinstance(error, aiohttp.ClientResponseError) else error
+    return f"{type(error).__name__}: {told}"[:300]

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from chimera.anomaly.sources.addresses import LOOPBACK
-from chimera.anomaly.sources.intake import Raw
-from chimera.anomaly.sources.serving import MAX_FAULTS, Answer, Post, Refusal, ServerSource
+from chimera.anomaly.sources.intake import Raw, Sieve
+from chimera.anomaly.sources.serving import (
+    MAX_ELEMENTS,
+    MAX_FAULTS,
+    Answer,
+    Post,
+    Refusal,
+    ServerSource,
+    check_json,
+    too_many,
+)
 from chimera.anomaly.sources.source import Readings, SourceOptions
 from chimera.anomaly.sources.timestamps import EXPECTED, seconds_of
 from chimera.core.clock import Clock
@@ -51,48 +63,60 @@ class HttpSource(ServerSource):
 
     async def take(self, post: Post) -> Answer:
         """Raises Refusal."""
-        items = await asyncio.to_thread(_items, post)
-        now = self._clock.now()
-        readings: Readings = []
-        faults: list[tuple[int, str]] = []
-        unwanted = self._sieve.unwanted
-        for at, item in items:
-            raw = item if isinstance(item, str) else _raw(item, now)
-            fault = raw if isinstance(raw, str) else self._sieve.fault(*raw)
-            if fault and fault != "unwanted":
-                faults.append((at, fault))
-            elif not isinstance(raw, str) and (reading := self._sieve.take(*raw)) is not None:
-                readings.append(reading)
+        sieve = self._sieve.apart()
+        readings, faults, reasons = await asyncio.to_thread(_judged, post, self._clock.now(), sieve)
         if faults:
-            self._sieve.unwanted = unwanted
-            self._refuse(faults, "line" if post.kind in JSON_LINES else "item")
+            self._refuse(faults, reasons, "line" if post.kind in JSON_LINES else "item")
         self.accept(readings)
+        self._sieve.add(sieve)
         return Answer(202, json.dumps({"accepted": len(readings)}).encode())
 
-    def _refuse(self, faults: list[tuple[int, str]], unit: str) -> None:
-        for _, reason in faults[1:]:
-            self._sieve.refuse(reason)
-        at, reason = faults[0]
-        more = f", and {len(faults) - 1:,} more" if len(faults) > 1 else ""
-        named: list[dict[str, object]] = [
-            {unit: each, "reason": why, "message": WRONG[why]} for each, why in faults[:MAX_FAULTS]
-        ]
-        message = f"nothing was taken in: {unit} {at}: {WRONG[reason]}{more}"
-        raise Refusal(400, reason, message, faults=named)
+    def _refuse(self, faults: list[tuple[int, str]], reasons: Counter[str], unit: str) -> None:
+        at, first = faults[0]
+        for reason, count in reasons.items():
+            self._sieve.refuse(reason, count - (reason == first))  # one is counted with the Refusal
+        more = f", and {reasons.total() - 1:,} more" if reasons.total() > 1 else ""
+        named: list[dict[str, object]] = [{unit: each, "reason": why, "message": WRONG[why]} for each, why in faults]
+        raise Refusal(400, first, f"nothing was taken in: {unit} {at}: {WRONG[first]}{more}", faults=named)
 
 
-def _items(post: Post) -> list[tuple[int, Any]]:
+def _judged(post: Post, now: float, sieve: Sieve) -> tuple[Readings, list[tuple[int, str]], Counter[str]]:
+    """The readings, the first faults, and how many there are of each. Raises Refusal."""
+    readings: Readings = []
+    faults: list[tuple[int, str]] = []
+    reasons: Counter[str] = Counter()
+    for at, item in _items(post):
+        raw = item if isinstance(item, str) else _raw(item, now)
+        fault = raw if isinstance(raw, str) else sieve.fault(*raw)
+        if fault and fault != "unwanted":
+            reasons[fault] += 1
+            if len(faults) < MAX_FAULTS:
+                faults.append((at, fault))
+        elif not isinstance(raw, str) and (reading := sieve.take(*raw)) is not None:
+            readings.append(reading)
+    return readings, faults, reasons
+
+
+def _items(post: Post) -> Iterator[tuple[int, Any]]:
     """What was sent, numbered from 1; a reason, as text, for a line that is no JSON."""
+    check_json(post.body)
     if post.kind in JSON_LINES:
-        lines = enumerate(post.body.split(b"\n"), start=1)
-        return [(at, _line(line)) for at, line in lines if line.strip()]
+        lines = enumerate(io.BytesIO(post.body), start=1)
+        return _few((at, _line(line)) for at, line in lines if line.strip())
     try:
         whole = json.loads(post.body)
     except (ValueError, RecursionError) as error:
         hint = "; for several lines of JSON send Content-Type application/x-ndjson" if b"\n" in post.body else ""
         raise Refusal(400, "json", f"the body is no JSON: {error}"[:300] + hint) from None
     items = whole if isinstance(whole, list) else [whole]
-    return [(at, "field" if isinstance(item, str) else item) for at, item in enumerate(items, start=1)]
+    return _few((at, "field" if isinstance(item, str) else item) for at, item in enumerate(items, start=1))
+
+
+def _few(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    for count, item in enumerate(items):
+        if count >= MAX_ELEMENTS:
+            raise too_many()
+        yield item
 
 
 def _line(line: bytes) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import fnmatch
 import math
 import re
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Self
 
 from chimera.anomaly.sources.source import MAX_BATCH, Readings
 from chimera.core.errors import SourceError
@@ -73,8 +75,28 @@ class Sieve:
         return "value" if _number(value) is None else ""
 
     def sift(self, raw: Iterable[Raw]) -> Readings:
-        """Those of them that are readings, and wanted."""
-        return [reading for each in raw if (reading := self.take(*each)) is not None]
+        """Those of them that are readings, and wanted. What has not three parts is refused as `field`."""
+        readings: Readings = []
+        for each in raw:
+            try:
+                metric, timestamp, value = each
+            except (TypeError, ValueError):
+                self.refused["field"] += 1
+                continue
+            if (reading := self.take(metric, timestamp, value)) is not None:
+                readings.append(reading)
+        return readings
+
+    def apart(self) -> Self:
+        """One that judges as this one does and counts for itself: for a thread, and for what may come again."""
+        other = copy.copy(self)
+        other.refused, other.unwanted = Counter(), 0
+        return other
+
+    def add(self, other: Self) -> None:
+        """Count what another one has counted."""
+        self.refused.update(other.refused)
+        self.unwanted += other.unwanted
 
     def _judge(self, metric: str) -> str:
         if not 0 < len(metric) <= MAX_METRIC_CHARS or not metric.isprintable():

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from chimera.anomaly.sources.addresses import parse_address
+from chimera.anomaly.sources.addresses import parse_address, shown_url
 from chimera.anomaly.sources.csv_file import STDIN, CsvSource
 from chimera.anomaly.sources.push import PushSource
 from chimera.anomaly.sources.source import Source, SourceOptions
@@ -41,12 +41,13 @@ def open_source(
     """
     options, clock, rng = options or SourceOptions(), clock or SystemClock(), rng or random.Random(0)
     if not spec or len(spec) > MAX_SPEC_CHARS or not spec.isprintable():
-        raise InputError(f"{spec!a:.200} is no source of readings: use {FORMS}")
+        raise InputError(f"{shown_url(spec)!a:.200} is no source of readings: use {FORMS}")
     kind, colon, rest = spec.partition(":")
     if kind in ("http", "https") and rest.startswith("//"):
+        url = shown_url(spec)[:200]
         raise InputError(
-            f"{spec[:200]}: say what is there: prometheus:{spec[:200]} for a Prometheus server, "
-            f"scrape:{spec[:200]} for an endpoint such as /metrics"
+            f"{url}: say what is there: prometheus:{url} for a Prometheus server, "
+            f"scrape:{url} for an endpoint such as /metrics"
         )
     if colon and (opener := _OPENERS.get(kind)):
         try:
@@ -55,7 +56,7 @@ def open_source(
             raise MissingExtra((error.name or kind).partition(".")[0], "anomaly") from error
     if spec == STDIN or Path(spec).suffix.lower() in (".csv", ".tsv", ".gz") or Path(spec).is_file():
         return CsvSource(spec, options=options)
-    raise InputError(f"{spec[:200]!r} is no source of readings, and no file: use {FORMS}")
+    raise InputError(f"{shown_url(spec)[:200]!r} is no source of readings, and no file: use {FORMS}")
 
 
 def _prometheus(rest: str, options: SourceOptions, clock: Clock, _rng: random.Random) -> Source:

@@ -8,10 +8,10 @@ import json
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from chimera.anomaly.sources.addresses import LOOPBACK
-from chimera.anomaly.sources.intake import Raw
-from chimera.anomaly.sources.otlp_points import Points, read_request
-from chimera.anomaly.sources.serving import Answer, Post, Refusal, ServerSource
-from chimera.anomaly.sources.source import SourceOptions
+from chimera.anomaly.sources.intake import Sieve
+from chimera.anomaly.sources.otlp_points import Points, TooMany, read_request
+from chimera.anomaly.sources.serving import Answer, Post, Refusal, ServerSource, check_json, too_many
+from chimera.anomaly.sources.source import Readings, SourceOptions
 from chimera.core.clock import Clock
 
 DEFAULT_PORT = 4318
@@ -42,14 +42,16 @@ class OtlpSource(ServerSource):
     ) -> None:
         super().__init__(host, port, options=options, clock=clock, **limits)
         self._points = Points()
+        self._one_by_one = asyncio.Lock()
 
     async def take(self, post: Post) -> Answer:
         """Raises Refusal."""
-        raw = await asyncio.to_thread(self._read, post)
-        faults = self._sieve.refused.total()
-        readings = self._sieve.sift(raw)
-        rejected = self._sieve.refused.total() - faults
-        self.accept(readings)
+        sieve = self._sieve.apart()
+        async with self._one_by_one:
+            self.accept(await asyncio.to_thread(self._read, post, sieve))
+            self._points.keep()  # only now: an exporter that is refused sends the same again
+        self._sieve.add(sieve)
+        rejected = sieve.refused.total()
         if post.kind == JSON:
             partial = {"rejectedDataPoints": str(rejected), "errorMessage": _why(rejected)} if rejected else {}
             return Answer(200, json.dumps({"partialSuccess": partial} if partial else {}).encode())
@@ -59,9 +61,13 @@ class OtlpSource(ServerSource):
             response.partial_success.error_message = _why(rejected)
         return Answer(200, response.SerializeToString(), PROTOBUF)
 
-    def _read(self, post: Post) -> list[Raw]:
+    def _read(self, post: Post, sieve: Sieve) -> Readings:
+        if post.kind == JSON:
+            check_json(post.body)
         try:
-            return list(self._points.values(read_request(post.body, as_json=post.kind == JSON)))
+            return sieve.sift(self._points.values(read_request(post.body, as_json=post.kind == JSON)))
+        except TooMany:
+            raise too_many() from None
         except (ValueError, RecursionError, OverflowError) as error:
             raise Refusal(400, "body", f"the body is no ExportMetricsServiceRequest: {error}"[:400]) from None
 

@@ -10,7 +10,8 @@ from typing import Self
 
 import aiohttp
 
-from chimera.anomaly.sources.fetching import checked_url, fetch, open_session, shown, token_of
+from chimera.anomaly.sources.addresses import shown_url
+from chimera.anomaly.sources.fetching import checked_url, fetch, open_session, token_of
 from chimera.anomaly.sources.intake import Raw, Sieve, in_batches
 from chimera.anomaly.sources.pacing import Pace
 from chimera.anomaly.sources.prometheus_api import QueryRefused, read_answer
@@ -38,7 +39,8 @@ class PrometheusSource:
 
     A series is called as Prometheus writes it, `name{label="value"}`, labels sorted; where the query takes the name
     away, as rate() does, the query stands in its place. A poll that fails is counted as `unreachable`, and what was
-    missed is asked for when the server is back. Raises SourceError, with Prometheus' own words, when a query is wrong
+    missed is asked for when the server is back. A clock that was set back is counted as `clock`, and from there it
+    goes on. Raises SourceError, with Prometheus' own words, when a query is wrong
     or the server cannot be reached at first.
     """
 
@@ -49,9 +51,9 @@ class PrometheusSource:
         self._token = token_of(options.token_env)
         if not options.queries:
             raise InputError(
-                f"{shown(url)}: say what to ask Prometheus for: a PromQL query such as 'up' or 'rate(x[5m])'"
+                f"{shown_url(url)}: say what to ask Prometheus for: a PromQL query such as 'up' or 'rate(x[5m])'"
             )
-        self.name = f"prometheus:{shown(self._url)}"
+        self.name = f"prometheus:{shown_url(self._url)}"
         self._sieve = Sieve(options.metrics)
         self.refused: dict[str, int] = self._sieve.refused
         self._pace = Pace(options.interval_s)
@@ -82,6 +84,9 @@ class PrometheusSource:
         while await self._pace.tick():
             now = self._clock.now()
             for query in self._options.queries:
+                if self._seen[query] > now:
+                    self._sieve.refuse("clock")
+                    self._seen[query] = now
                 self._seen[query] = max(self._seen[query], now - least)
                 while self._seen[query] < now:
                     raw = await self._pace.until_closed(self._next(query, now))
@@ -124,9 +129,9 @@ class PrometheusSource:
         try:
             raw, series, unread = await asyncio.to_thread(read_answer, document.status, document.body, query=query)
         except QueryRefused as error:
-            raise QueryRefused(f"{shown(self._url)} refuses {query[:200]!r}: {error}") from None
+            raise QueryRefused(f"{shown_url(self._url)} refuses {query[:200]!r}: {error}") from None
         except SourceError as error:
-            raise SourceError(f"{shown(self._url)}: {error}") from None
+            raise SourceError(f"{shown_url(self._url)}: {error}") from None
         if series > MAX_SERIES:
             raise SourceError(f"{query[:200]!r} gives {series:,} series: ask for at most {MAX_SERIES:,}")
         self._series[query] = max(series, self._series.get(query, 0))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Self
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from chimera.anomaly.sources.addresses import shown_url
 from chimera.anomaly.sources.exposition import OPENMETRICS, Page, read_page
-from chimera.anomaly.sources.fetching import checked_url, fetch, open_session, shown, token_of
+from chimera.anomaly.sources.fetching import checked_url, fetch, open_session, token_of
 from chimera.anomaly.sources.intake import Sieve, in_batches
 from chimera.anomaly.sources.naming import canonical
 from chimera.anomaly.sources.pacing import Pace
@@ -37,8 +39,8 @@ class ScrapeSource:
 
     A metric is called as it is exposed, with its labels; where there may be several targets, with `instance` as well,
     unless it has that label. A target that cannot be read is counted in `refused` as `target`, and every target is a
-    metric itself: `up{target="URL"}`, 1 or 0. Raises SourceError when none of a fixed list of targets can be read at
-    first, and InputError for what is no URL.
+    metric itself: `up{target="URL"}`, 1 or 0, where the URL is without its password and query. Raises SourceError when
+    none of a fixed list of targets can be read at first, and InputError for what is no URL.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class ScrapeSource:
         if not callable(targets) and not 1 <= len(self._fixed) <= MAX_TARGETS:
             raise InputError(f"there are {len(self._fixed):,} targets to scrape: give 1 to {MAX_TARGETS:,} URLs")
         self._token = token_of(self._options.token_env)
-        self.name = f"scrape:{shown(self._fixed[0]) if len(self._fixed) == 1 else f'{len(self._fixed)} targets'}"
+        self.name = f"scrape:{shown_url(self._fixed[0]) if len(self._fixed) == 1 else f'{len(self._fixed)} targets'}"
         self._sieve = Sieve(self._options.metrics)
         self.refused: dict[str, int] = self._sieve.refused
         self._pace = Pace(self._options.interval_s)
@@ -79,7 +81,10 @@ class ScrapeSource:
             targets = await self._pace.until_closed(self._targets()) or []
             several = len(self._fixed) != 1
             limit = asyncio.Semaphore(AT_ONCE)
-            asks = [asyncio.create_task(self._ask(url, now, several, limit)) for url in targets]
+            asks = [
+                asyncio.create_task(self._ask(url, called, now, several, limit))
+                for url, called in _called_apart(targets)
+            ]
             try:
                 failures: list[str] = []
                 for ask in asyncio.as_completed(asks):
@@ -120,7 +125,9 @@ class ScrapeSource:
             return False
         return True
 
-    async def _ask(self, url: str, now: float, several: bool, limit: asyncio.Semaphore) -> tuple[Readings, str]:
+    async def _ask(
+        self, url: str, called: str, now: float, several: bool, limit: asyncio.Semaphore
+    ) -> tuple[Readings, str]:
         """A target's readings, and why it could not be read."""
         failure, page = "", Page([], {})
         try:
@@ -132,7 +139,7 @@ class ScrapeSource:
             log.info("%s", failure)
         for reason, count in page.refused.items():
             self._sieve.refuse(reason, count)
-        up = (canonical("up", {"target": shown(url)}), now, 0.0 if failure else 1.0)
+        up = (canonical("up", {"target": called}), now, 0.0 if failure else 1.0)
         values = ((metric, now if stamp is None else stamp, value) for metric, stamp, value in page.values)
         return self._sieve.sift([up, *values]), failure
 
@@ -140,11 +147,20 @@ class ScrapeSource:
         assert self._session is not None
         document = await fetch(self._session, url, accept=ACCEPT, limit=MAX_PAGE_BYTES)
         if document.status != 200:
-            raise SourceError(f"{shown(url)}: it answers with status {document.status}")
+            raise SourceError(f"{shown_url(url)}: it answers with status {document.status}")
         page = await asyncio.to_thread(read_page, document.body, kind=document.kind, labels=labels)
         if page.refused and not page.values:
-            raise SourceError(f"{shown(url)}: what it serves is not in Prometheus' text format")
+            raise SourceError(f"{shown_url(url)}: what it serves is not in Prometheus' text format")
         return page
+
+
+def _called_apart(urls: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each with what is shown of it; numbered, where only what is not shown tells it from one before it."""
+    seen: Counter[str] = Counter()
+    for url in urls:
+        shown = shown_url(url)
+        seen[shown] += 1
+        yield url, shown if seen[shown] == 1 else f"{shown}#{seen[shown]}"
 
 
 def _instance(url: str) -> str:

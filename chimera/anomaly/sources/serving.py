@@ -25,6 +25,11 @@ READ_S = 10.0
 """How long a request may take to come in, and a connection to say nothing."""
 RETRY_AFTER_S = 1
 COMPRESSED = ("gzip", "deflate")
+MAX_ELEMENTS = 100_000
+"""Readings of one request, or OpenTelemetry's points."""
+MAX_JSON_PARTS = 800_000
+"""Objects, arrays and commas of one request: its JSON would become as many objects, of some 100 bytes each."""
+PARSED_AT_ONCE = 2
 MAX_FAULTS = 20
 """How many faults of one request are named in its answer."""
 
@@ -91,6 +96,7 @@ class ServerSource:
         self._sieve = Sieve(self._options.metrics)
         self.refused: dict[str, int] = self._sieve.refused
         self._inbox = Inbox(self._options.max_queued)
+        self._parsing = asyncio.Semaphore(PARSED_AT_ONCE)
         self._web: web.Server | None = None
         self._server: asyncio.Server | None = None
 
@@ -164,9 +170,14 @@ class ServerSource:
         if request.content_type not in self.kinds:
             kind = request.content_type[:80]
             raise Refusal(415, "type", f"{kind} is not understood: send Content-Type {' or '.join(self.kinds)}")
-        return await self.take(Post(request.content_type, await self._body(request)))
+        body, packed = await self._body(request)
+        async with self._parsing:
+            if packed:
+                body = await asyncio.to_thread(inflate, body)
+            return await self.take(Post(request.content_type, body))
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
+    async def _body(self, request: web.BaseRequest) -> tuple[bytes, bool]:
+        """As it was sent, and whether it is compressed."""
         encoding = request.headers.get("Content-Encoding", "identity").lower()
         if encoding not in ("identity", *COMPRESSED):
             raise Refusal(415, "type", f"the encoding {encoding[:40]!r} is not understood: send gzip, or none")
@@ -183,7 +194,7 @@ class ServerSource:
             raise Refusal(408, "time", f"the body did not come within {self._read_s:g} s") from None
         except (web.RequestPayloadError, ConnectionError, ValueError) as error:
             raise Refusal(400, "body", f"the body breaks off: {type(error).__name__}") from None
-        return await asyncio.to_thread(inflate, bytes(body)) if encoding in COMPRESSED else bytes(body)
+        return bytes(body), encoding in COMPRESSED
 
 
 def inflate(body: bytes) -> bytes:
@@ -200,9 +211,21 @@ def inflate(body: bytes) -> bytes:
     return whole
 
 
+def check_json(body: bytes) -> None:
+    """Raises Refusal for JSON of so many parts that the objects made of them would fill the memory."""
+    if sum(map(body.count, (b"{", b"[", b","))) > MAX_JSON_PARTS:
+        raise too_many()
+
+
+def too_many() -> Refusal:
+    return Refusal(413, "size", f"this is more than {MAX_ELEMENTS:,} readings at once: send them in parts")
+
+
 def _shows(header: str, token: str) -> bool:
     scheme, _, shown = header.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), token.encode())
+    return scheme.lower() == "bearer" and hmac.compare_digest(
+        shown.strip().encode(errors="surrogatepass"), token.encode()
+    )
 
 
 class _Busy(asyncio.Protocol):

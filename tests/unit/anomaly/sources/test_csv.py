@@ -7,6 +7,7 @@ import gzip
 import math
 import os
 import random
+import threading
 import time
 import tracemalloc
 from datetime import UTC, datetime
@@ -211,3 +212,34 @@ async def test_who_takes_nothing_holds_the_reader_back(tmp_path: Path) -> None:
         async for batch in batches:
             taken += len(batch)
     assert taken == 200_000
+
+
+def test_who_waits_for_a_pipe_that_nobody_writes_to_can_end(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.csv"
+    os.mkfifo(path)
+
+    async def watch() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(CsvSource(path).__aenter__(), 0.1)
+
+    running = threading.Thread(target=lambda: asyncio.run(watch()))
+    running.start()
+    running.join(20)
+    ended = not running.is_alive()
+    os.close(os.open(path, os.O_RDWR))  # whoever waits goes on
+    running.join(20)
+    assert ended
+
+
+async def test_a_pipe_opens_when_somebody_writes_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.csv"
+    os.mkfifo(path)
+    source = CsvSource(path)
+    opening = asyncio.create_task(source.__aenter__())
+    await asyncio.sleep(0.05)
+    assert not opening.done()
+    pipe = os.open(path, os.O_RDWR)
+    os.write(pipe, b"time,value\n1,2\n")
+    async with asyncio.timeout(20), await opening:
+        assert await anext(source.batches()) == [Reading("pipe", 1.0, 2.0)]  # type: ignore[arg-type]
+    os.close(pipe)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from chimera.anomaly.sources.addresses import parse_address
+from chimera.anomaly.sources.addresses import parse_address, shown_url
 from chimera.anomaly.sources.intake import Inbox, Sieve
 from chimera.anomaly.sources.naming import canonical
 from chimera.anomaly.sources.opening import PushSource, SourceOptions, open_source
@@ -54,6 +54,45 @@ def test_anything_else_is_told_the_forms(spec: str) -> None:
 def test_a_bare_url_is_asked_what_it_is() -> None:
     with pytest.raises(InputError, match=r"prometheus:http://h:9090 .*scrape:http://h:9090"):
         open_source("http://h:9090")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://h:9090/x", "http://h:9090/x"),
+        ("http://[::1]:80/m", "http://[::1]:80/m"),
+        ("http://u:s3@cret@h:9/x?t=s3cret#s3cret", "http://h:9/x?..."),
+        ("http://u:s3/cret@h/x", "http://h/x"),
+        ("http://u:s3#cret@h/x", "http://h/x"),
+        ("http://u:s3?cret@h/x", "http://h/x?..."),
+        ("http://g/m,http://u:s3cret@h/x", "http://h/x"),
+        ("u:s3cret@h", "h"),
+        ("u:s3cret@h//x", "h//x"),
+        ("ftp://u:s3cret@h", "ftp://h"),
+        ("x.csv", "x.csv"),
+        ("", ""),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "https://user:s3cret@host:9090",
+        "https://host:9090/x?token=s3cret",
+        "scrape:ftp://user:s3cret@host/metrics",
+        "scrape:http://u:s3cret@host:99999/metrics?token=s3cret",
+        "prometheus:u:s3cret@host",
+        "kafka:u:s3cret@host",
+        "http://u:s3cret@host\n",
+    ],
+)
+def test_no_error_shows_a_secret(spec: str) -> None:
+    with pytest.raises(InputError, match="host") as told:
+        open_source(spec, options=SourceOptions(queries=("up",)))
+    assert "s3cret" not in str(told.value)
 
 
 @pytest.mark.parametrize("address", ["h:p", "h:65536", "a b:1", "h:1:2", "http://h:1", "h:-1"])
@@ -127,9 +166,10 @@ async def test_push_waits_for_room_and_push_nowait_does_not() -> None:
 async def test_what_was_pushed_before_the_end_still_comes() -> None:
     source = PushSource()
     await source.push([("a", 1, 2), ("b", float("nan"), 2)])
+    assert await source.push([7, ("a", 1), None, ("a", 1, 2, 3)]) == 0  # type: ignore[list-item]
     source.close()
     assert [batch async for batch in source.batches()] == [[Reading("a", 1.0, 2.0)]]
-    assert source.refused == {"timestamp": 1}
+    assert source.refused == {"timestamp": 1, "field": 4}
 
 
 async def test_who_waits_for_room_is_told_of_the_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import tracemalloc
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
+from chimera.anomaly.sources import otlp_points
 from chimera.anomaly.sources.otlp import OtlpSource
 from chimera.anomaly.sources.otlp_points import Points, read_request
 from chimera.anomaly.sources.source import SourceOptions
@@ -36,7 +38,9 @@ def request(**metric: Any) -> ExportMetricsServiceRequest:
 
 
 def values(points: Points, made: ExportMetricsServiceRequest) -> dict[str, float]:
-    return {name: value for name, _, value in points.values(made)}  # type: ignore[misc]
+    found = {name: value for name, _, value in points.values(made)}
+    points.keep()
+    return found  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("compression", list(Compression))
@@ -105,6 +109,61 @@ def test_the_mean_is_of_what_came_since_the_export_before() -> None:
     assert values(points, histogram(9, 63.0, start=2))["h_mean"] == 7.0, "it was started anew"
     assert values(points, histogram(2, 8.0, start=2))["h_mean"] == 4.0, "it was started anew, and does not say so"
     assert values(points, histogram(2, 6.0, temporality=1))["h_mean"] == 3.0, "each export is for itself"
+
+
+async def test_what_had_no_room_is_not_known_when_it_comes_again() -> None:
+    async with OtlpSource(port=0, options=SourceOptions(max_queued=3)) as source:
+        batches = source.batches()
+        made = histogram(2, 4.0)
+        made.resource_metrics[0].scope_metrics[0].metrics.add(name="\n", gauge={"data_points": [{}]})
+        assert (await post(source, made.SerializeToString()))[0] == 200
+        made.resource_metrics[0].scope_metrics[0].metrics[0].CopyFrom(
+            histogram(4, 24.0).resource_metrics[0].scope_metrics[0].metrics[0]
+        )
+        assert (await post(source, made.SerializeToString()))[0] == 429
+        assert source.refused == {"name": 1, "overloaded": 1}
+        await anext(batches)  # type: ignore[arg-type]
+        assert (await post(source, made.SerializeToString()))[0] == 200
+        assert {each.metric: each.value for each in await anext(batches)}["h_mean"] == 10.0  # type: ignore[arg-type]
+        assert source.refused == {"name": 2, "overloaded": 1}
+
+
+@pytest.mark.parametrize("kind", ["gauge", "histogram", "summary"])
+async def test_a_long_label_of_a_resource_is_not_copied_for_every_point(kind: str) -> None:
+    made = request(name="x")
+    label = made.resource_metrics[0].resource.attributes.add(key="service.name")
+    label.value.string_value = "A" * 1_000_000
+    points = getattr(made.resource_metrics[0].scope_metrics[0].metrics[0], kind).data_points
+    for _ in range(200):
+        points.add(**({} if kind == "gauge" else {"count": 1}))
+    async with OtlpSource(port=0) as source:
+        body = made.SerializeToString()
+        tracemalloc.start()
+        status, answer = await post(source, body)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        told = ExportMetricsServiceResponse.FromString(answer).partial_success
+        assert (status, told.rejected_data_points) == (200, 200) and source.refused == {"name": 200}
+    assert peak < 30_000_000
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_points_of_a_request_have_a_limit(as_json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp_points, "MAX_ELEMENTS", 10)
+    points = [{"as_double": 1.0} for _ in range(10)]
+    quantiles = [{"quantile": at / 10} for at in range(10)]
+    for metric, status in [
+        ({"gauge": {"data_points": points}}, 200),
+        ({"gauge": {"data_points": [*points, {}]}}, 413),
+        ({"histogram": {"data_points": [{"flags": 1}] * 11}}, 413),
+        ({"summary": {"data_points": [{"quantile_values": quantiles}]}}, 413),
+    ]:
+        made = request(name="x", **metric)
+        body = MessageToJson(made).encode() if as_json else made.SerializeToString()
+        async with OtlpSource(port=0) as source:
+            kind = "application/json" if as_json else "application/x-protobuf"
+            assert (await post(source, body, kind))[0] == status
+            assert source.refused == ({"size": 1} if status == 413 else {})
 
 
 def test_sums_that_grow_are_counters_and_others_are_not() -> None:

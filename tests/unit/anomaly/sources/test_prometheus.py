@@ -287,3 +287,29 @@ async def _has(url: str, query: str) -> None:
             except (aiohttp.ClientError, ValueError, KeyError):
                 pass
             await asyncio.sleep(0.1)
+
+
+class SetBack(ManualClock):
+    """A second a look; after the tenth, an hour back."""
+
+    def __init__(self) -> None:
+        super().__init__(NOW)
+        self.looks = 0
+
+    def now(self) -> float:
+        self.looks += 1
+        self.advance(1.0)
+        return super().now() - (3_600.0 if self.looks > 10 else 0.0)
+
+
+async def test_after_the_clock_is_set_back_it_goes_on_from_there(api: Api) -> None:
+    options = SourceOptions(queries=("x",), interval_s=0.01, history_s=0)
+    async with PrometheusSource(api.url, options=options, clock=SetBack()) as source:
+        stamps: list[float] = []
+        async with asyncio.timeout(20):
+            async for batch in source.batches():
+                stamps += [reading.timestamp for reading in batch]
+                if min(stamps) < NOW:
+                    break
+    assert source.refused == {"clock": 1}
+    assert NOW - 3_600 < min(stamps) <= NOW - 3_500, "the hour before is not asked for again"

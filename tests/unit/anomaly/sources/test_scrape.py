@@ -139,12 +139,37 @@ async def test_targets_have_a_limit(monkeypatch: pytest.MonkeyPatch, target: str
     monkeypatch.setattr(scrape, "MAX_TARGETS", 2)
     with pytest.raises(InputError, match="3 targets"):
         ScrapeSource(["http://a", "http://b", "http://c"])
-    urls = [f"http://{target}/metrics?n={at}" for at in range(3)]
+    urls = [f"http://{target}/metrics{at}" for at in range(3)]
     async with ScrapeSource(lambda: urls, options=FAST, clock=ManualClock(NOW)) as source:
-        found = await until(source, Reading(f'up{{target="{urls[1]}"}}', NOW, 1.0))
+        found = await until(source, Reading(f'up{{target="{urls[1]}"}}', NOW, 0.0))
         assert f'up{{target="{urls[2]}"}}' not in {reading.metric for reading in found}
         assert source.refused["targets"] == 1
 
 
-def test_a_password_is_not_shown() -> None:
-    assert "s3cret" not in ScrapeSource("http://me:s3cret@h/metrics").name
+async def test_no_secret_is_shown_and_targets_that_differ_by_one_are_told_apart(target: str) -> None:
+    urls = [
+        f"http://me:s3cret@{target}/{path}?token=s3cret{at}" for at, path in enumerate(["metrics", "metrics", "no"])
+    ]
+    shown = [f'up{{target="http://{target}/{path}?...{more}"}}' for path, more in [("metrics", ""), ("metrics", "#2")]]
+    async with ScrapeSource(urls, options=FAST, clock=ManualClock(NOW)) as source:
+        found = await until(source, *(Reading(name, NOW, 1.0) for name in shown))
+    assert "s3cret" not in f"{source.name}{found}"
+    async with ScrapeSource(urls[2], options=FAST) as source:
+        with pytest.raises(SourceError, match=r"/no\?\.\.\.: it answers with status 404") as told:
+            await until(source, Reading("never", NOW, 1.0))
+    assert "s3cret" not in f"{source.name}{told.value}"
+
+
+async def test_a_server_that_speaks_no_http_does_not_bring_the_secret_out() -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 what\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics?token=s3cret"
+    async with ScrapeSource(url, options=FAST) as source:
+        with pytest.raises(SourceError, match="metrics") as told:
+            await until(source, Reading("never", NOW, 1.0))
+    assert "s3cret" not in str(told.value)
+    server.close()

@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import json
 import math
+import threading
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from chimera.anomaly.sources import serving
+from chimera.anomaly.sources import http_push, serving
 from chimera.anomaly.sources.http_push import HttpSource
 from chimera.anomaly.sources.source import SourceOptions
 from chimera.core.clock import ManualClock
@@ -167,6 +169,11 @@ async def test_with_a_token_only_who_has_it_may_send(monkeypatch: pytest.MonkeyP
         assert (await post(source, body))[0] == 401
         assert (await post(source, body, Authorization="Bearer wrong"))[0] == 401
         assert (await post(source, body, Authorization="Bearer s3cret"))[0] == 202
+        reader, writer = await asyncio.open_connection(*parts(source))
+        writer.write(b"POST /readings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\nContent-Length: 0\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+        writer.close()
+        assert source.refused == {"token": 3}
 
 
 async def test_gzip_is_inflated_and_a_bomb_is_not(source: HttpSource) -> None:
@@ -180,6 +187,50 @@ async def test_gzip_is_inflated_and_a_bomb_is_not(source: HttpSource) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert status == 413 and peak < 4 * serving.MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize("element", [b"{}", b"[]", b"7", b'{"a":7}'])
+@pytest.mark.parametrize("kind", ["application/json", LINES])
+async def test_an_array_of_millions_is_refused_before_it_is_made(source: HttpSource, element: bytes, kind: str) -> None:
+    body = b"[" + b",".join([element] * (8_000_000 // (len(element) + 1))) + b"]"
+    packed = gzip.compress(body)
+    tracemalloc.start()
+    status, _ = await post(source, packed, kind, Content_Encoding="gzip")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert status == 413 and source.refused == {"size": 1} and peak < 4 * serving.MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize("kind", ["application/json", LINES])
+async def test_elements_have_a_limit(source: HttpSource, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_push, "MAX_ELEMENTS", 10)
+    for count, status in ((10, 202), (11, 413)):
+        some = [b'{"metric": "a", "value": 1}'] * count
+        body = b"\n".join(some) if kind == LINES else b"[" + b",".join(some) + b"]"
+        assert (await post(source, body, kind))[0] == status
+    assert len(await taken(source)) == 10
+
+
+async def test_two_requests_are_read_at_once_and_never_on_the_loop(
+    source: HttpSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy: list[threading.Thread] = []
+    most = 0
+
+    def slowly(item: Any, now: float) -> Any:
+        nonlocal most
+        busy.append(threading.current_thread())
+        assert threading.current_thread() is not threading.main_thread()
+        time.sleep(0.02)
+        most = max(most, len(busy))
+        busy.pop()
+        return raw(item, now)
+
+    raw = http_push._raw
+    monkeypatch.setattr(http_push, "_raw", slowly)
+    body = b"[" + b",".join([b'{"metric": "a", "value": 1}'] * 4) + b"]"
+    answers = await asyncio.gather(*(post(source, body) for _ in range(8)))
+    assert {status for status, _ in answers} == {202} and most <= 2
 
 
 async def test_a_body_too_long_is_refused_before_it_is_whole(source: HttpSource) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -38,6 +39,11 @@ def test_a_gauge_stays_and_signs_change_it(table: StatsdTable) -> None:
     table.receive(b"temp:20|g\ntemp:+3|g\ntemp:-1|g")
     assert flushed(table) == {"temp": 22.0}
     assert flushed(table) == {"temp": 22.0}
+
+
+def test_a_value_that_is_refused_lends_the_others_nothing(table: StatsdTable, refused: Counter[str]) -> None:
+    table.receive(b"a:10|g\na:1:|g\nb:5|c\nc:10|g\nc:1:+x|g\nd:4:+2|g")
+    assert flushed(table) == {"a": 1.0, "b.count": 5.0, "c": 1.0, "d": 6.0} and refused == {"value": 2}
 
 
 def test_a_timer_tells_count_mean_max_and_quantiles(table: StatsdTable) -> None:
@@ -97,6 +103,15 @@ def test_members_of_sets_have_a_limit_together(
     monkeypatch.setattr(statsd_table, "MAX_KEPT", 10)
     table.receive("\n".join(f"s{at % 3}:{at}|s" for at in range(25)).encode())
     assert sum(flushed(table).values()) == 10 and refused == {"members": 15}
+
+
+def test_a_member_of_a_set_takes_a_few_bytes_however_long_it_is(table: StatsdTable) -> None:
+    tracemalloc.start()
+    for at in range(500):
+        table.receive(f"s:{at}{'x' * 4_000}|s".encode())
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 200_000 and flushed(table) == {"s.unique": 500.0}
 
 
 @pytest.mark.parametrize(

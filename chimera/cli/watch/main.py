@@ -9,26 +9,28 @@ import typer
 
 anomaly = typer.Typer(name="anomaly", help="Judge a detector of anomalies.", no_args_is_help=True)
 
+SourceText = Annotated[
+    str | None,
+    typer.Argument(
+        help="FILE.csv, - (standard input), prometheus:http://HOST:9090, scrape:http://HOST:PORT/metrics[,URL...], "
+        "statsd:HOST:PORT, otlp:HOST:PORT or http:HOST:PORT."
+    ),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="LIMIT", help="METRIC=90 or METRIC<10: warn before it gets there; may be repeated."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]
 
 
 def watch(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            help="FILE.csv, - (standard input), prometheus:http://HOST:9090, scrape:http://HOST:PORT/metrics[,URL...], "
-            "statsd:HOST:PORT, otlp:HOST:PORT or http:HOST:PORT."
-        ),
-    ] = None,
+    source: SourceText = None,
     metrics: Annotated[
         list[str] | None, typer.Option("--metric", metavar="GLOB", help="Only metrics like this; may be repeated.")
     ] = None,
-    limits: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--limit", metavar="LIMIT", help="METRIC=90 or METRIC<10: warn before it gets there; may be repeated."
-        ),
-    ] = None,
+    limits: Limits = None,
     queries: Annotated[
         list[str] | None, typer.Option("--query", metavar="PROMQL", help="What to ask Prometheus; may be repeated.")
     ] = None,

@@ -148,3 +148,15 @@ def test_a_gap_of_a_century_does_not_spoil_what_follows() -> None:
     for time in (0.0, 10.0, 3e9, 3e9 + 10.0, 3e9 + 20.0):
         ring.append(np.array([time]), np.array([0]))
     assert ring.history(0)[2:].tolist() == [3e9, 3e9 + 10.0, 3e9 + 20.0]
+
+
+@given(st.lists(st.integers(0, 250), min_size=2, max_size=4), st.integers(60, 100))
+def test_long_histories_of_slots_at_their_own_pace(counts: list[int], k: int) -> None:
+    buffer = TimeSeriesBuffer(len(counts), 100)
+    for number in range(250):
+        going = np.flatnonzero(np.array(counts) > number)
+        buffer.append(1000.0 * going + number, going)
+    last = buffer.last(k)
+    for slot, count in enumerate(counts):
+        held = [1000.0 * slot + number for number in range(max(count - 100, 0), count)][-k:]
+        np.testing.assert_array_equal(last[slot], [np.nan] * (k - len(held)) + held)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from chimera.anomaly.ensemble import COOLDOWN, DELAY, KINDS, SETTLING, Ensemble, Verdicts
@@ -16,7 +16,7 @@ from chimera.core.errors import InputError, StorageError
 Table = npt.NDArray[np.float64]
 Alerts = list[tuple[int, str]]
 
-few = settings(max_examples=8, deadline=None)
+few = settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.generate])
 seeds = st.integers(0, 10_000)
 
 
@@ -183,11 +183,11 @@ def test_one_event_is_one_alert_and_two_far_apart_are_two() -> None:
 
 def test_a_much_larger_event_breaks_the_cooldown_and_an_equal_one_does_not() -> None:
     base = quiet_series()
-    base[700] += 6.5
+    base[700] += 9
     second = 700 + DELAY + SETTLING + 15
     assert second < 700 + COOLDOWN
     equal, larger = base.copy(), base.copy()
-    equal[second] += 6.5
+    equal[second] += 9
     larger[second : second + 12] += 60
     assert len(alerts(equal)) == 1
     verdicts = fed(Ensemble(1), larger[:, None])
@@ -199,10 +199,9 @@ def test_a_much_larger_event_breaks_the_cooldown_and_an_equal_one_does_not() -> 
 def test_a_new_level_is_news_once_and_what_happens_on_it_is_news_again() -> None:
     series = quiet_series(1500)
     series[600:] += 12
-    (first,) = [t for t, _ in alerts(series)]
-    assert 600 <= first < 615
+    assert [600 <= t < 615 for t, _ in alerts(series)] == [True]
     series[1100:1104] += 12
-    assert [t // 20 for t, _ in alerts(series)] == [first // 20, 1100 // 20]
+    assert [t // 20 for t, _ in alerts(series)] == [600 // 20, 1100 // 20]
 
 
 def test_what_comes_again_and_again_becomes_usual() -> None:
@@ -240,7 +239,8 @@ def test_noise_and_what_stands_still_are_left_in_peace() -> None:
 def test_a_season_that_repeats_itself_to_the_digit_is_left_in_peace() -> None:
     t = np.arange(3000)
     season = np.where(t % 144 < 60, 80.0, 20.0) + 5.0 * np.sin(2 * np.pi * t / 144)
-    assert len([t for t, _ in alerts(season) if t > 500]) <= 1
+    season[1300:1303] += [0.02, -0.02, 0.02]  # not quite to the digit
+    assert not [t for t, _ in alerts(season) if t > 500]
     season[2000:2060] += 90.0
     assert any(2000 <= t < 2030 for t, _ in alerts(season))
 

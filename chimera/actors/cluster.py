@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\..*")
 
 import ray  # noqa: E402
 import ray.exceptions  # noqa: E402
-from ray._private import ray_constants  # noqa: E402
+from ray._private import ray_constants, services  # noqa: E402
 
 from chimera.actors.line import Door, Switchboard  # noqa: E402
 from chimera.core.config import Settings  # noqa: E402
@@ -92,19 +92,44 @@ def _init(address: str, *, start: bool) -> bool:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": NAMESPACE}
     if address != "local":
         _knock(address)
+        if _on_loopback_only(address):
+            _stay_on_loopback()
         try:
             ray.init(address=address, **quiet)
             return False
         except ConnectionError as error:
             if not start or address != "auto" or os.environ.get("RAY_ADDRESS"):
-                raise NoCluster(f"no Ray cluster answers at {address!r}: {error}") from error
+                hint = "if it asks for a token, set RAY_AUTH_MODE=token here too"
+                raise NoCluster(f"no Ray cluster answers at {address!r}: {error}; {hint}") from error
     if not start:
         raise NoCluster("a local Ray would be a new one, with no swarm in it: name the address of one that runs")
-    # Ray has no public switch for "loopback only": it rewrites 127.0.0.1 to the host's address unless this is off.
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    _stay_on_loopback()
     ray.init(address="local", include_dashboard=True, **quiet)
     return True
+
+
+def _stay_on_loopback() -> None:
+    """Ray has no public switch for "loopback only": it rewrites 127.0.0.1 to the host's address unless this is off."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _on_loopback_only(address: str) -> bool:
+    """Whether it is a Ray on this machine that does not answer at the machine's own address, such as one of ours."""
+    if address.startswith("ray://"):
+        return False
+    try:
+        found = services.get_ray_address_from_environment(address, None)
+    except ConnectionError:  # there is none; ray.init says so
+        return False
+    host, _, port = str(found).rpartition(":")
+    if host.strip("[]") not in ("127.0.0.1", "localhost", "::1") or not port.isdigit():
+        return False
+    try:
+        socket.create_connection((services.get_node_ip_address(), int(port)), timeout=KNOCK_S).close()
+    except OSError:
+        return True
+    return False
 
 
 def _knock(address: str) -> None:

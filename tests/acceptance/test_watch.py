@@ -44,8 +44,8 @@ main()
 
 
 def environment() -> dict[str, str]:
-    """Ours, but that output is buffered as it usually is."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    """Ours, but that output is buffered as it usually is, and what Ray told this process is not handed on."""
+    kept = {k: value for k, value in os.environ.items() if k != "PYTHONUNBUFFERED" and not k.startswith("RAY_ENABLE")}
     return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 

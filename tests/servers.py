@@ -5,6 +5,7 @@ A machine without them skips the tests that need them; `.ci/run` installs them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -67,8 +68,18 @@ class Server:
         raise AssertionError(f"{self.command()[0]} does not start:\n{(self.folder / 'log').read_text()[-2000:]}")
 
     def kill(self) -> None:
-        """kill -9, as a crash would end it."""
+        """kill -9, as a crash would end it: with its children, as PostgreSQL's answer for a moment without it."""
+        children = self._children()
         self.signal(signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+    def _children(self) -> list[int]:
+        if self._process is None:
+            return []
+        pid = self._process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def stop(self) -> None:
         self.signal(self.END)

@@ -195,6 +195,10 @@ class SourceError(ChimeraError):
     """Readings cannot be had: the server cannot be reached, the file is not what it should be, an address is taken."""
 
 
+class QueryRefused(SourceError):
+    """Prometheus will not answer this, and says why. Asking again is no use."""
+
+
 class ReadingRefused(InputError):
     """A reading cannot be taken in. `reason` is one of `name`, `timestamp`, `value`, `metrics` (there are too many)."""
 

@@ -14,10 +14,10 @@ from chimera.anomaly.sources.addresses import shown_url
 from chimera.anomaly.sources.fetching import checked_url, fetch, open_session, token_of
 from chimera.anomaly.sources.intake import Raw, Sieve, in_batches
 from chimera.anomaly.sources.pacing import Pace
-from chimera.anomaly.sources.prometheus_api import QueryRefused, read_answer
+from chimera.anomaly.sources.prometheus_api import read_answer
 from chimera.anomaly.sources.source import Readings, SourceOptions
 from chimera.core.clock import Clock, SystemClock
-from chimera.core.errors import InputError, SourceError
+from chimera.core.errors import InputError, QueryRefused, SourceError
 
 log = logging.getLogger(__name__)
 

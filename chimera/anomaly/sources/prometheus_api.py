@@ -8,11 +8,7 @@ from typing import Any
 
 from chimera.anomaly.sources.intake import Raw
 from chimera.anomaly.sources.naming import canonical
-from chimera.core.errors import SourceError
-
-
-class QueryRefused(SourceError):
-    """Prometheus will not answer this, and says why. Asking again is no use."""
+from chimera.core.errors import QueryRefused, SourceError
 
 
 def read_answer(status: int, body: bytes, *, query: str) -> tuple[list[Raw], int, int]:

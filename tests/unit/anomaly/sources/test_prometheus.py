@@ -19,10 +19,10 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from chimera.anomaly.sources import prometheus
 from chimera.anomaly.sources.prometheus import PrometheusSource
-from chimera.anomaly.sources.prometheus_api import QueryRefused, read_answer
+from chimera.anomaly.sources.prometheus_api import read_answer
 from chimera.anomaly.sources.source import SourceOptions
 from chimera.core.clock import ManualClock
-from chimera.core.errors import InputError, SourceError
+from chimera.core.errors import InputError, QueryRefused, SourceError
 from chimera.core.watching import Reading
 from tests.servers import free_port
 

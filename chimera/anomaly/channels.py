@@ -26,15 +26,15 @@ from chimera.anomaly.patterns import APART, CHUNK, LENGTH, nearest
 CHANNELS = ("up", "down", "shift", "level", "burst", "calm", "stuck", "season", "pattern")
 
 UNITS = {
-    "up": "residual sigma",
-    "down": "residual sigma",
-    "shift": "sigma of steps between blocks of 48",
-    "level": "sigma of blocks of 48",
-    "burst": "sigma of log power over 24",
-    "calm": "sigma of log roughness over 24",
-    "stuck": "equal readings in a row",
-    "season": "scaled distance from the season over 24",
-    "pattern": "scaled distance from the nearest 16 readings of the past",
+    "up": "sigma",
+    "down": "sigma",
+    "shift": "sigma of a step",
+    "level": "sigma of the level",
+    "burst": "sigma of log power",
+    "calm": "sigma of log roughness",
+    "stuck": "equal readings",
+    "season": "spreads from the season",
+    "pattern": "spreads from the past",
 }
 
 FLOORS = np.array([0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 2.0, 0.02, 0.02])

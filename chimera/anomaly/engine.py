@@ -252,22 +252,27 @@ class AnomalyDetectionEngine:
             yield from self._failures(each)
 
     def _anomaly(self, each: Round, judgement: Judgement, number: int) -> AnomalyDetected:
-        slot, now, value = int(each.slots[number]), float(each.times[number]), float(each.values[number])
-        verdicts = judgement.verdicts
-        back = min(int(verdicts.since[number]) + 1, int(self._panel.buffer.count[slot]))
-        since = min(float(self._intake.times.last(max(back, 1), each.slots[number : number + 1])[0, 0]), now)
-        expected = float(verdicts.expected[number])
+        slot, now, verdicts = int(each.slots[number]), float(each.times[number]), judgement.verdicts
+        value, expected = float(verdicts.odd_value[number]), float(verdicts.odd_expected[number])
+        peaked, since = (self._back(each, number, int(back[number])) for back in (verdicts.odd_back, verdicts.since))
         return AnomalyDetected(
             metric=self._intake.name(slot),
             timestamp=now,
             value=value,
             kind=AnomalyKind(KINDS[verdicts.kind[number]]),
             score=float(np.nan_to_num(verdicts.score[number])),
-            since=since,
+            since=min(since, peaked),
+            peaked=peaked,
             expected=expected if np.isfinite(expected) else value,
             evidence=tuple(self._panel.evidence(judgement, number, since)),
             escalated=bool(verdicts.escalated[number]),
         )
+
+    def _back(self, each: Round, number: int, readings: int) -> float:
+        """When the reading came that is so many before the `number`th of a round."""
+        slot = each.slots[number : number + 1]
+        kept = min(readings + 1, int(self._panel.buffer.count[slot[0]]))
+        return min(float(self._intake.times.last(max(kept, 1), slot)[0, 0]), float(each.times[number]))
 
     def _failures(self, each: Round) -> Iterator[Sequence[FailurePredicted]]:
         """The warnings about those metrics of a round that have a limit and are due for a forecast, one by one."""

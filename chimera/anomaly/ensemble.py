@@ -17,7 +17,7 @@ from chimera.anomaly.baseline import Floats
 from chimera.anomaly.buffer import Arrays, Slots, SlotTable, TimeSeriesBuffer
 from chimera.anomaly.channels import CHANNELS, FLOORS, PATTERN_EVERY, SLOW, Channels
 from chimera.anomaly.kinds import KINDS, shape_of
-from chimera.anomaly.tails import Tails
+from chimera.anomaly.tails import Marks, Tails
 from chimera.core.errors import InputError, StorageError
 
 __all__ = ["KINDS", "Ensemble", "Verdicts"]
@@ -76,6 +76,12 @@ _DECISION: dict[str, tuple[npt.DTypeLike, tuple[int, ...], float]] = {
     "alerted": (np.int32, (), 1_000_000),
     "fading": (np.float32, (), 0.0),
     "habit": (np.float32, (len(CHANNELS),), 0.0),
+    "odd": (np.float32, (), 0.0),
+    "odd_value": (np.float64, (), 0.0),
+    "odd_expected": (np.float64, (), 0.0),
+    "odd_back": (np.int32, (), 0),
+    "odd_said": (np.float32, (len(CHANNELS),), 0.0),
+    "odd_raw": (np.float32, (len(CHANNELS),), 0.0),
 }
 
 
@@ -95,10 +101,16 @@ class Verdicts:
     """(n,) what the past led to expect."""
     since: npt.NDArray[np.int64]
     """(n,) readings back to the first that counts to what is going on; 0 is this one."""
+    odd_value: npt.NDArray[np.float64]
+    """(n,) with an alert the oddest reading since the threshold was crossed, else this one."""
+    odd_expected: npt.NDArray[np.float64]
+    """(n,) what was expected then."""
+    odd_back: npt.NDArray[np.int64]
+    """(n,) readings back to then."""
     channel_scores: npt.NDArray[np.float64]
-    """(n, channels) -log10 of each channel's rarity."""
+    """(n, channels) -log10 of each channel's rarity: with an alert the most since the threshold was crossed."""
     channel_distances: npt.NDArray[np.float64]
-    """(n, channels) in the channels' own units."""
+    """(n, channels) in the channels' own units, at the same readings."""
     ready: npt.NDArray[np.bool_]
     """(n,) enough has been seen to judge."""
 
@@ -175,11 +187,17 @@ class Ensemble:
         rows["habit"][where] = habit + (over - habit) / HABIT
         rows["fading"][where] = fading
         self._learn(raw, over @ EACH, at, where)
-        alert, escalated, since = self._decide(news, where)
-        kind = np.full(len(values), -1, np.int8)
+        start, going, alert, escalated, since = self._decide(news, where)
+        if len(going):
+            self._remember(values[going], expected[going], said[going], raw[going], at[going], start[going])
+        kind, back = np.full(len(values), -1, np.int8), np.zeros(len(values), np.int64)
+        odd_value, odd_expected, distances = values.copy(), expected.astype(np.float64), raw.astype(np.float64)
         told = np.flatnonzero(alert)
         if len(told):
             kind[told] = shape_of(self._channels, said[told], since[told], at[told])
+            odd = at[told]
+            odd_value[told], odd_expected[told] = rows["odd_value"][odd], rows["odd_expected"][odd]
+            back[told], said[told], distances[told] = rows["odd_back"][odd], rows["odd_said"][odd], rows["odd_raw"][odd]
         return Verdicts(
             score=fading.astype(np.float64),
             alert=alert,
@@ -187,8 +205,11 @@ class Ensemble:
             kind=kind,
             expected=expected.astype(np.float64),
             since=since,
+            odd_value=odd_value,
+            odd_expected=odd_expected,
+            odd_back=back,
             channel_scores=said.astype(np.float64),
-            channel_distances=np.where(np.isnan(raw), 0.0, raw).astype(np.float64),
+            channel_distances=np.where(np.isnan(distances), 0.0, distances),
             ready=self._channels.rows["fitted"][where].copy(),
         )
 
@@ -207,8 +228,20 @@ class Ensemble:
         wanted[:, :2] = (first | (over < WILD) | young)[:, None]
         self._tails.learn(raw, where, wanted)
 
-    def _decide(self, total: Floats, where: Any) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], Slots]:
-        """Alerts (n,), which of them escalate, and how many readings ago it began."""
+    def _remember(self, values: Any, expected: Any, said: Floats, raw: Floats, at: Slots, start: Marks) -> None:
+        """Keep the oddest reading of what goes on, and the most that each channel said of it and why."""
+        rows = self._rows
+        odd = said[:, :2].max(axis=1)  # what `up` and `down` say of it
+        first = start | (odd > rows["odd"][at])
+        new, rows["odd_back"][at] = at[first], rows["odd_back"][at] + 1
+        rows["odd"][new], rows["odd_back"][new] = odd[first], 0
+        rows["odd_value"][new], rows["odd_expected"][new] = values[first], expected[first]
+        more = start[:, None] | (said > rows["odd_said"][at])
+        rows["odd_said"][at] = np.where(more, said, rows["odd_said"][at])
+        rows["odd_raw"][at] = np.where(more, raw, rows["odd_raw"][at])
+
+    def _decide(self, total: Floats, where: Any) -> tuple[Marks, Slots, Marks, Marks, Slots]:
+        """What starts (n,), where something goes on (of n), alerts (n,), which of them escalate, and since when."""
         rows = self._rows
         quiet, pending, peak = rows["quiet"][where], rows["pending"][where], rows["peak"][where]
         alerted = np.minimum(rows["alerted"][where] + 1, 1_000_000)
@@ -217,6 +250,7 @@ class Ensemble:
         idle, over, cool = pending < 0, total >= THRESHOLD, quiet >= COOLDOWN
         larger = (total >= ESCALATION * peak) & (alerted > SETTLING)
         start = idle & over & (cool | larger)
+        going = np.flatnonzero(start | ~idle)
         pending = np.where(start, DELAY, pending)
         began = np.where(start, rising - 1, rows["began"][where] + 1)
         peak = np.where(start, total, np.where((pending >= 0) | (alerted <= 3), np.maximum(peak, total), peak))
@@ -228,7 +262,7 @@ class Ensemble:
         rows["alerted"][where] = np.where(alert, 0, alerted)
         rows["began"][where] = np.minimum(began, 1_000_000)
         rows["pending"][where] = np.where(pending >= 0, pending - 1, -1)
-        return alert, escalated, np.where(alert, began, np.maximum(rising - 1, 0)).astype(np.int64)
+        return start, going, alert, escalated, np.where(alert, began, np.maximum(rising - 1, 0)).astype(np.int64)
 
 
 LARGEST = float(np.finfo(np.float32).max) / 4
@@ -241,7 +275,7 @@ def part_length(part: Any) -> int:
 
 def _spread(some: Verdicts, there: npt.NDArray[np.bool_]) -> Verdicts:
     """Verdicts of those that are `there` (n,), with places for those that are not."""
-    empty = {"score": np.nan, "kind": -1, "expected": np.nan}
+    empty = {"score": np.nan, "kind": -1, "expected": np.nan, "odd_value": np.nan, "odd_expected": np.nan}
     fields = {}
     for name in Verdicts.__annotations__:
         of_some = getattr(some, name)

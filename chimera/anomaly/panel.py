@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chimera.anomaly.buffer import Arrays, Slots, SlotTable, TimeSeriesBuffer
+from chimera.anomaly.channels import UNITS
 from chimera.anomaly.detectors.base import Detector, Student, Values
 from chimera.anomaly.ensemble import KINDS, Ensemble, Verdicts
 from chimera.anomaly.registry import detector
@@ -30,9 +31,6 @@ VOTES_FROM = 4.0
 
 FLOOR = 1e-6
 """The least mean excess of a detector's scores over what is usual."""
-
-UNIT = "spreads"
-"""What the ensemble counts distances in: each channel's own usual spread."""
 
 WAIT = 6
 """Readings from a vote to its alert. The ensemble takes a few to tell a spike from a new level."""
@@ -158,12 +156,13 @@ class Panel:
         """What the channels saw of the `number`th metric, since `since`."""
         verdicts = judgement.verdicts
         said = verdicts.channel_scores[number]
-        for channel in np.flatnonzero(said >= min(TELLING, float(np.nanmax(said, initial=-np.inf)))).tolist():
+        least = min(TELLING, float(np.max(said, initial=0.0)))
+        for channel in np.flatnonzero((said >= least) & (said > 0.0)).tolist():
             yield Evidence(
                 channel=self.ensemble.channels[channel],
                 score=_number(said[channel]),
                 distance=_number(verdicts.channel_distances[number, channel]),
-                unit=UNIT,
+                unit=UNITS[self.ensemble.channels[channel]],
                 since=since,
             )
         for channel, (name, found) in enumerate(self.further.items()):

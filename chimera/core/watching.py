@@ -58,8 +58,10 @@ class Evidence(Frozen):
 class AnomalyDetected(Frozen):
     """A metric behaves as it did not before. `score` may be compared between metrics.
 
-    `since` is when it began, by the channels that saw it, and at most `timestamp`. `escalated` says that this one came
-    within the cooldown of another, and is much larger. `expected` is the value that the past predicted.
+    It is told at `timestamp`, a few readings late, because what comes next tells its kind. `value` is that of the
+    oddest reading until then, at `peaked`, `expected` what the past predicted for it, and `evidence` what was seen in
+    it. `since` is when it began, by the channels that saw it. `escalated` says that this one came within the cooldown
+    of another, and is much larger.
     """
 
     event: Literal["anomaly_detected"] = "anomaly_detected"
@@ -69,6 +71,8 @@ class AnomalyDetected(Frozen):
     kind: AnomalyKind
     score: Number
     since: Number
+    peaked: Number | None = None
+    """None: at `timestamp`."""
     expected: Number
     evidence: tuple[Evidence, ...] = ()
     escalated: bool = False

@@ -39,7 +39,12 @@ async def test_a_spike_and_a_drop_are_told_with_their_evidence() -> None:
     assert {metric: alert.kind for metric, alert in told.items()} == {"m0": AnomalyKind.SPIKE, "m1": AnomalyKind.DROP}
     for alert in told.values():
         assert at <= alert.timestamp <= at + 10 * STEP_S
-        assert alert.evidence
+        side = "up" if alert.kind is AnomalyKind.SPIKE else "down"
+        assert (alert.peaked, alert.value) == (at, pytest.approx(values[600, 0 if side == "up" else 1], rel=1e-6))
+        assert abs(alert.expected - values[590:600].mean()) < 5.0
+        strongest = max(alert.evidence, key=lambda evidence: evidence.score)
+        assert strongest.score > 0 and side in {evidence.channel for evidence in alert.evidence}
+        assert next(e for e in alert.evidence if e.channel == side).unit == "sigma"
         assert {evidence.channel for evidence in alert.evidence} <= set(watch.channels)
         assert all(evidence.since <= alert.timestamp for evidence in alert.evidence)
     assert watch.view("m0").kind is AnomalyKind.SPIKE

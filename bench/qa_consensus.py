@@ -25,7 +25,7 @@ from chimera.swarm.evidence.documents import list_documents, shard_documents
 from chimera.swarm.evidence.index import ShardIndex
 from chimera.swarm.evidence.methods import METHODS, Scored
 from chimera.swarm.evidence.question import split_question
-from chimera.swarm.roles import FINDS_PER_SHARD
+from chimera.swarm.readers import FINDS_PER_SHARD
 
 RESAMPLES = 10_000
 

@@ -224,7 +224,7 @@ class AgentSpec(Frozen):
     """
 
     role: Name = "worker"
-    policy: str | Callable[..., Any] = "chimera.swarm.roles:respond"
+    policy: str | Callable[..., Any] = "chimera.swarm.readers:respond"
     isolation: Isolation = Isolation.PACKED
     options: dict[str, JsonValue] = Field(default_factory=dict)
     skills: tuple[Name, ...] = Field(default=(), max_length=32)

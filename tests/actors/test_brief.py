@@ -86,7 +86,7 @@ async def test_every_method_decides_or_says_why_not(consensus: Any) -> None:
 async def test_a_worker_that_makes_quotes_up_is_caught_by_the_judge(tmp_path: Path) -> None:
     (tmp_path / "moon.txt").write_text("The moon is made of rock.\n\nIt has no air.\n")
     own = [AgentSpec(policy=f"tests.policies:{name}") for name in ("forges_a_quote", "returns_no_quote")]
-    honest = AgentSpec(policy="chimera.swarm.roles:bm25")
+    honest = AgentSpec(policy="chimera.swarm.readers:bm25")
     result = await ask(Mission(goal="What is the moon made of?", docs=str(tmp_path)), honest, *own)
     brief = Brief.model_validate(result.value)
     assert brief.quotes == (Quote(text="The moon is made of rock.", file="moon.txt", line=1),)
@@ -100,7 +100,7 @@ async def test_a_worker_that_makes_quotes_up_is_caught_by_the_judge(tmp_path: Pa
 async def test_a_worker_that_raises_or_hangs_is_named_and_the_rest_answers(tmp_path: Path) -> None:
     (tmp_path / "moon.txt").write_text("The moon is made of rock.\n")
     own = [AgentSpec(policy=f"tests.policies:{name}") for name in ("raises", "hangs")]
-    honest = AgentSpec(policy="chimera.swarm.roles:bm25")
+    honest = AgentSpec(policy="chimera.swarm.readers:bm25")
     mission = Mission.model_validate(
         {"goal": "What is the moon made of?", "docs": str(tmp_path), "limits": {"attempt_timeout_s": 0.3}}
     )

@@ -105,9 +105,9 @@ async def test_what_an_agent_remembers_survives_its_cell_and_the_store(own_crew:
         assert (await own_crew.submit(replicas=1)).value == [agent, count]
     for pid in cell_pids(await own_crew.swarm.status()):
         os.kill(pid, signal.SIGKILL)
-    assert (await own_crew.submit(replicas=1)).value == [agent, 3]
+    assert (await own_crew.submit(replicas=1, deadline_s=90.0)).value == [agent, 3]
     cluster.kill(cluster.find(f"{own_crew.swarm.name}/State"), restart=True)
-    assert (await own_crew.submit(replicas=1)).value == [agent, 4]
+    assert (await own_crew.submit(replicas=1, deadline_s=90.0)).value == [agent, 4]  # after a process has started
 
 
 @pytest.mark.timeout(120)

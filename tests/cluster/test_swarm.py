@@ -11,6 +11,7 @@ import pytest
 from chimera import AgentSpec, Context, Equality, InputError, Overloaded, Reply, SwarmCoordinator, Task
 from chimera.core.errors import NoAgents, PolicyError, SwarmError
 from chimera.core.types import FailureKind, Isolation, MissionState, Outcome
+from tests.actors.in_process import until
 from tests.conftest import Crew
 
 pytestmark = pytest.mark.cluster
@@ -93,7 +94,11 @@ async def test_a_cell_that_is_killed_loses_no_mission(own_crew: Crew) -> None:
     assert lost and all(event.data["failure"] == "lost" for event in lost)
     again = await own_crew.submit(inputs={"delays_s": [0.0], "answers": ["after"]})
     assert again.value == "after"
-    assert (await own_crew.swarm.status()).managers[0].cells["Cell[0]"] not in (None, victim)
+
+    async def is_back() -> bool:
+        return (await own_crew.swarm.status()).managers[0].cells["Cell[0]"] not in (None, victim)
+
+    await until(is_back, 60.0)
 
 
 async def test_a_policy_that_kills_its_process_is_tried_again(own_crew: Crew, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: tests run side by side, and waiting threads would spin
+
 from chimera import AgentSpec, Settings, SwarmCoordinator, Task, TaskResult
 from chimera.core.types import Isolation
 

@@ -46,7 +46,7 @@ SLOW = np.array([False, False, True, True, True, True, False, True, False])
 
 FIRST_FIT = 100
 REFIT = 50
-"""Readings from one look at the history to the next, until there are 1,000; then every two hundred."""
+"""Readings from one look at the history to the next, until there are 1,000; then every four hundred."""
 
 PATTERN_EVERY = 4
 PATTERN_FROM = 200
@@ -96,29 +96,30 @@ class Channels:
         self.buffer = buffer
         self.pattern = pattern
 
-    def look(self, values: npt.NDArray[np.float64], at: Slots) -> tuple[Floats, Floats]:
+    def look(self, values: Floats, at: Slots, where: Any) -> tuple[Floats, Floats]:
         """Raw scores (n, channels) and the expected values (n,) of `values` (n,), which are then in the buffer.
 
+        `where` is `at` as an index, of `whole`.
         NaN where a channel has nothing to say yet. Fits baselines that are due first: from readings before these.
         """
         self._refit(at)
-        rows, where = self.rows, self.whole(at)
+        rows = self.rows
         centre, scale, noise = rows["centre"][where], rows["scale"][where], rows["noise"][where]
-        z = np.clip((values - centre) / scale, -WILD, WILD)
+        z = within((values - centre) / scale, WILD)
         season = self._season(at, centre, scale)
         adjusted = (z - season).astype(np.float32)
         lags = rows["lags"][where]
         predicted = np.einsum("ij,ij->i", rows["weights"][where], lags)
         residual = (adjusted - predicted) / noise
-        tame = predicted + np.clip(residual, -4.0, 4.0) * noise
-        rows["lags"][where] = _pushed_first(lags, np.clip(tame, -FAR, FAR))
+        tame = predicted + within(residual, 4.0) * noise
+        rows["lags"][where] = _pushed_first(lags, within(tame, FAR))
         previous = rows["previous"][where].copy()  # as it is overwritten below
         run = np.where(values == previous, rows["run"][where] + 1.0, 0.0)
         rows["run"][where] = run
-        step = np.minimum(np.abs(z - np.clip((previous - centre) / scale, -WILD, WILD)), 8.0)
+        step = np.minimum(np.abs(z - within((previous - centre) / scale, WILD)), 8.0)
         rows["previous"][where] = values
-        tamed = (np.clip(z, -TAME, TAME) - season).astype(np.float32)  # as the baseline has it
-        self._remember(at, where, tamed, np.clip(residual, -5.0, 5.0), np.nan_to_num(step))
+        tamed = (within(z, TAME) - season).astype(np.float32)  # as the baseline has it
+        self._remember(at, where, tamed, within(residual, 5.0), np.fmax(step, 0.0))
         self.buffer.append(values, at)
         raw = np.empty((len(values), len(CHANNELS)), np.float32)
         raw[:, 0], raw[:, 1], raw[:, 6] = residual, -residual, run
@@ -172,7 +173,7 @@ class Channels:
     def _refit(self, at: Slots) -> None:
         taken = self.buffer.taken[at]
         full = taken >= self.buffer.size
-        due = (taken >= FIRST_FIT) & (taken % np.where(full, 4 * REFIT, REFIT) == 0)
+        due = (taken >= FIRST_FIT) & (taken % np.where(full, 8 * REFIT, REFIT) == 0)
         if not due.any():
             return
         count = self.buffer.count[at]
@@ -232,6 +233,12 @@ class Channels:
         """`at` as an index; all slots in order are a slice, which copies nothing."""
         whole = len(at) == len(self.rows) and bool((at == np.arange(len(at))).all())
         return slice(None) if whole else at
+
+
+def within(values: Floats, far: float) -> Floats:
+    """`values` kept within `far` of 0: for a thousand numbers in a third of the time of numpy.clip."""
+    kept: Floats = np.minimum(np.maximum(values, -far), far)
+    return kept
 
 
 def _pushed_first(window: Floats, newest: Floats) -> Floats:

@@ -24,6 +24,8 @@ import numpy.typing as npt
 
 from chimera.anomaly.buffer import SlotTable
 from chimera.anomaly.ensemble import KINDS
+from chimera.anomaly.forecast.arima import ArimaForecast
+from chimera.anomaly.forecast.background import BackgroundArima
 from chimera.anomaly.forecast.engine import Forecast, ForecastEngine
 from chimera.anomaly.forecast.warning import FailureWarner, Limit
 from chimera.anomaly.intake import Intake, Round
@@ -77,6 +79,7 @@ class AnomalyDetectionEngine:
         self._clock = clock or SystemClock()
         self._forecasts = ForecastEngine()
         self._learning = BackgroundLearning(learners=options.learners, every_s=options.learn_every_s, clock=self._clock)
+        self._arima = BackgroundArima(clock=self._clock)
         self._turn = asyncio.Lock()
         self._begin(*self._parts())
         self._alerts = self._warnings = 0
@@ -152,6 +155,14 @@ class AnomalyDetectionEngine:
         """The next `horizon` (1..1000) values of a metric with a 90 % band. Raises InputError."""
         return self._forecasts.forecast(self._even(self._slot(metric)), horizon)
 
+    async def forecast_arima(self, metric: str, horizon: int) -> ArimaForecast:
+        """As `forecast`, by the ARIMA that suits the history best: seconds, in a thread, while readings go on.
+
+        The forecast follows what had been read when the fit began; who asks while it runs shares it. Raises InputError,
+        for too short a history too, MissingExtra without statsmodels, and Overloaded.
+        """
+        return await self._arima.forecast(metric, self._even(self._slot(metric)), horizon)
+
     def status(self) -> EngineStatus:
         return EngineStatus(
             metrics=len(self._intake),
@@ -208,8 +219,9 @@ class AnomalyDetectionEngine:
         await self._learning.settled()
 
     async def aclose(self) -> None:
-        """End background learning."""
+        """End background learning, and fits of ARIMA: who waits for one gets an InputError."""
         await self._learning.aclose()
+        await self._arima.aclose()
 
     def _parts(self) -> tuple[Intake, Panel, SlotTable, FailureWarner]:
         """Everything that knows of metrics, knowing none."""
@@ -225,6 +237,7 @@ class AnomalyDetectionEngine:
     def _begin(self, intake: Intake, panel: Panel, seen: SlotTable, warner: FailureWarner) -> None:
         self._intake, self._panel, self._seen, self._warner = intake, panel, seen, warner
         self._learning.teach(panel.students())
+        self._arima.forget()
 
     def _judge(self, each: Round) -> Iterator[Sequence[Alert]]:
         """What a round shows, step by step: between two steps others may have a turn."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from chimera.anomaly.baseline import Floats
 from chimera.anomaly.buffer import Arrays, Slots, SlotTable, TimeSeriesBuffer
-from chimera.anomaly.channels import CHANNELS, FLOORS, PATTERN_EVERY, SLOW, Channels
+from chimera.anomaly.channels import CHANNELS, FLOORS, PATTERN_EVERY, SLOW, Channels, within
 from chimera.anomaly.kinds import KINDS, shape_of
 from chimera.anomaly.tails import Marks, Tails
 from chimera.core.errors import InputError, StorageError
@@ -61,6 +61,9 @@ LOCKED = 5
 FADING = 0.97
 """What is left of a score a reading later, unless a larger one comes."""
 
+LONG = 1_000_000
+"""Readings beyond which no more are counted."""
+
 EACH = np.ones(len(CHANNELS), np.float32)
 
 LEARNED = np.arange(4)[:, None] % np.where(SLOW, 4, np.where(np.array(CHANNELS) == "pattern", PATTERN_EVERY, 1)) == 0
@@ -74,6 +77,7 @@ _DECISION: dict[str, tuple[npt.DTypeLike, tuple[int, ...], float]] = {
     "began": (np.int32, (), 0),
     "locked": (np.int8, (), 0),
     "alerted": (np.int32, (), 1_000_000),
+    "awake": (np.bool_, (), 0),
     "fading": (np.float32, (), 0.0),
     "habit": (np.float32, (len(CHANNELS),), 0.0),
     "odd": (np.float32, (), 0.0),
@@ -141,8 +145,8 @@ class Ensemble:
             raise InputError(f"values of shape {given.shape} are not one for each of {len(slots)} slots")
         there = ~np.isnan(given)
         if there.all():
-            return self._judge(np.clip(given, -LARGEST, LARGEST), slots)
-        some = self._judge(np.clip(given[there], -LARGEST, LARGEST), slots[there])
+            return self._judge(within(given, LARGEST), slots)
+        some = self._judge(within(given[there], LARGEST), slots[there])
         return _spread(some, there)
 
     def resize(self, metrics: int) -> None:
@@ -175,23 +179,23 @@ class Ensemble:
     def _parts(self) -> dict[str, Any]:
         return {"buffer": self.buffer, "channels": self._channels.rows, "tails": self._tails, "decision": self._rows}
 
-    def _judge(self, values: npt.NDArray[np.float64], at: Slots) -> Verdicts:
-        raw, expected = self._channels.look(values, at)
+    def _judge(self, values: Floats, at: Slots) -> Verdicts:
         where = self._channels.whole(at)
+        raw, expected = self._channels.look(values, at, where)
         said = self._tails.score(raw, where)
         rows = self._rows
-        over, habit = np.clip(said - USUAL, 0.0, MOST), rows["habit"][where]
+        over, habit = np.minimum(np.maximum(said - USUAL, 0.0), MOST), rows["habit"][where]
         news = np.maximum(over - habit, 0.0) @ EACH
         fading = np.maximum(np.minimum(said, MOST + USUAL) - habit, 0.0) @ EACH
         fading = np.maximum(fading, rows["fading"][where] * FADING)
         rows["habit"][where] = habit + (over - habit) / HABIT
         rows["fading"][where] = fading
         self._learn(raw, over @ EACH, at, where)
-        start, going, alert, escalated, since = self._decide(news, where)
+        going, start, alert, escalated, since = self._decide(news, at, where)
         if len(going):
-            self._remember(values[going], expected[going], said[going], raw[going], at[going], start[going])
+            self._remember(values[going], expected[going], said[going], raw[going], at[going], start)
         kind, back = np.full(len(values), -1, np.int8), np.zeros(len(values), np.int64)
-        odd_value, odd_expected, distances = values.copy(), expected.astype(np.float64), raw.astype(np.float64)
+        odd_value, odd_expected, distances = (one.astype(np.float64) for one in (values, expected, raw))
         told = np.flatnonzero(alert)
         if len(told):
             kind[told] = shape_of(self._channels, said[told], since[told], at[told])
@@ -240,29 +244,39 @@ class Ensemble:
         rows["odd_said"][at] = np.where(more, said, rows["odd_said"][at])
         rows["odd_raw"][at] = np.where(more, raw, rows["odd_raw"][at])
 
-    def _decide(self, total: Floats, where: Any) -> tuple[Marks, Slots, Marks, Marks, Slots]:
-        """What starts (n,), where something goes on (of n), alerts (n,), which of them escalate, and since when."""
+    def _decide(self, total: Floats, at: Slots, where: Any) -> tuple[Slots, Marks, Marks, Marks, Slots]:
+        """Where something goes on (k of n), what of it starts (k,), alerts (n,), which escalate, and since when (n,).
+
+        Most slots are at rest, which changes two counts and nothing else; the others are worked on alone.
+        """
         rows = self._rows
-        quiet, pending, peak = rows["quiet"][where], rows["pending"][where], rows["peak"][where]
-        alerted = np.minimum(rows["alerted"][where] + 1, 1_000_000)
-        rising = np.where(total > 0.0, rows["rising"][where] + 1, 0)
-        rows["rising"][where] = rising
+        rows["alerted"][where] += 1
+        rows["began"][where] += 1
+        awake = np.flatnonzero((total > 0.0) | rows["awake"][where])
+        alert, escalated, since = np.zeros(len(at), np.bool_), np.zeros(len(at), np.bool_), np.zeros(len(at), np.int64)
+        slots, total = at[awake], total[awake]
+        quiet, pending, peak = rows["quiet"][slots], rows["pending"][slots], rows["peak"][slots]
+        alerted, began = np.minimum(rows["alerted"][slots], LONG), np.minimum(rows["began"][slots], LONG)
+        rising = np.where(total > 0.0, np.minimum(rows["rising"][slots] + 1, LONG), 0)
         idle, over, cool = pending < 0, total >= THRESHOLD, quiet >= COOLDOWN
         larger = (total >= ESCALATION * peak) & (alerted > SETTLING)
         start = idle & over & (cool | larger)
-        going = np.flatnonzero(start | ~idle)
+        going = start | ~idle
         pending = np.where(start, DELAY, pending)
-        began = np.where(start, rising - 1, rows["began"][where] + 1)
+        began = np.where(start, rising - 1, began)
         peak = np.where(start, total, np.where((pending >= 0) | (alerted <= 3), np.maximum(peak, total), peak))
-        alert = pending == 0
-        escalated = alert & (quiet < COOLDOWN)
+        told = pending == 0
         hot = total >= CALM * THRESHOLD
-        quiet = np.where(alert, 0, np.where(hot & (quiet < COOLDOWN), quiet, np.minimum(quiet + 1, COOLDOWN)))
-        rows["quiet"][where], rows["peak"][where] = quiet, np.where(cool & ~alert & (pending < 0), 0.0, peak)
-        rows["alerted"][where] = np.where(alert, 0, alerted)
-        rows["began"][where] = np.minimum(began, 1_000_000)
-        rows["pending"][where] = np.where(pending >= 0, pending - 1, -1)
-        return start, going, alert, escalated, np.where(alert, began, np.maximum(rising - 1, 0)).astype(np.int64)
+        alert[awake], escalated[awake] = told, told & (quiet < COOLDOWN)
+        since[awake] = np.where(told, began, np.maximum(rising - 1, 0))
+        quiet = np.where(told, 0, np.where(hot & (quiet < COOLDOWN), quiet, np.minimum(quiet + 1, COOLDOWN)))
+        peak = np.where(cool & ~told & (pending < 0), 0.0, peak)
+        pending = np.where(pending >= 0, pending - 1, -1)
+        rows["quiet"][slots], rows["peak"][slots], rows["pending"][slots] = quiet, peak, pending
+        rows["alerted"][slots], rows["began"][slots] = np.where(told, 0, alerted), began
+        rows["rising"][slots] = rising
+        rows["awake"][slots] = (rising > 0) | (pending >= 0) | (quiet < COOLDOWN) | (peak > 0.0)
+        return awake[going], start[going], alert, escalated, since
 
 
 LARGEST = float(np.finfo(np.float32).max) / 4

@@ -120,7 +120,7 @@ def _draw(upper: Axes, lower: Axes, trace: Trace, limits: Sequence[Limit]) -> No
     lower.fill_between(times, 0.0, trace.scores, color="0.55", linewidth=0)
     for alert in trace.alerts:
         if isinstance(alert, AnomalyDetected):
-            _mark(upper, lower, alert, trace)
+            _mark(upper, lower, alert)
         else:
             _warn(upper, alert)
     name = trace.metric if len(trace.metric) <= LONG_NAME else trace.metric[: LONG_NAME - 3] + "..."
@@ -145,26 +145,15 @@ def _date_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
 
 
-def _mark(upper: Axes, lower: Axes, alert: AnomalyDetected, trace: Trace) -> None:
-    """A line at the reading that it was told at, and the sign of its kind at the oddest one since it began."""
+def _mark(upper: Axes, lower: Axes, alert: AnomalyDetected) -> None:
+    """A line at the reading that it was told at, and the sign of its kind at the oddest one until then."""
     marker, colour = MARKS[alert.kind]
     began, told = _times(np.array([alert.since, alert.timestamp]))
     for axes in (upper, lower):
         axes.axvspan(began, told, color=colour, alpha=0.15, linewidth=0)
         axes.axvline(told, color=colour, linewidth=0.8, alpha=0.6)
-    when, value = _oddest(alert, trace)
-    place = _times(np.array([when]))
-    upper.plot(place, [value], marker=marker, color=colour, markersize=7, markeredgecolor="white", clip_on=False)
-
-
-def _oddest(alert: AnomalyDetected, trace: Trace) -> tuple[float, float]:
-    """When the metric was furthest from what was expected, since the anomaly began, and its value."""
-    within = (trace.timestamps >= alert.since) & (trace.timestamps <= alert.timestamp)
-    off = np.where(within, np.abs(trace.values - trace.expected), np.nan)
-    if not np.isfinite(off).any():
-        return alert.timestamp, alert.value
-    at = int(np.nanargmax(off))
-    return float(trace.timestamps[at]), float(trace.values[at])
+    peaked = _times(np.array([alert.timestamp if alert.peaked is None else alert.peaked]))
+    upper.plot(peaked, [alert.value], marker=marker, color=colour, markersize=7, markeredgecolor="white", clip_on=False)
 
 
 def _warn(upper: Axes, alert: FailurePredicted) -> None:

@@ -105,7 +105,7 @@ class Census:
         return "other"
 
 
-class RaySource:
+class RaySource(Source):
     """Readings of a cluster that runs: what its endpoints serve, and every second who lives. Never ends by itself.
 
     `wanted` are globs for the names of the latter; none of them: all. They are no matter to the fixed rule. `facts` are
@@ -149,13 +149,16 @@ class RaySource:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._closed.set()
+        self.finish()
         await self._metrics.__aexit__(*exc)
         if self._thread:
             self._thread.shutdown(wait=False, cancel_futures=True)
         if self._connection:
             cluster.disconnect(self._connection)
             self._connection = None
+
+    def finish(self) -> None:
+        self._closed.set()
 
     def facts(self) -> list[AnomalyDetected]:
         """What the fixed rule says of the readings since the last call."""

@@ -39,7 +39,15 @@ def commands() -> list[str]:
     return sorted((set(lines) | set(inline)) - mentioned)
 
 
-CHIMERA_ELSEWHERE = ("top", "missions show", "missions resume", "missions cancel", "watch", "anomaly evaluate")
+CHIMERA_ELSEWHERE = (
+    "top",
+    "missions show",
+    "missions resume",
+    "missions cancel",
+    "watch",
+    "anomaly evaluate",
+    "anomaly forecast",
+)
 """These need a swarm, a mission or a server: tests/acceptance/test_missions.py and test_watch.py have them."""
 
 CHIMERA = [line for line in commands() if line.startswith("chimera ") and not line[8:].startswith(CHIMERA_ELSEWHERE)]

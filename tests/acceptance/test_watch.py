@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -90,6 +91,7 @@ def metrics() -> Iterator[str]:
 
 WATCHES = [line for line in commands() if line.startswith("chimera watch ")]
 EVALUATES = [line for line in commands() if line.startswith("chimera anomaly evaluate ")]
+FORECASTS = [line for line in commands() if line.startswith("chimera anomaly forecast ")]
 
 
 def test_the_docs_have_every_source_and_every_option() -> None:
@@ -130,6 +132,22 @@ def test_an_evaluation_of_the_docs_runs(line: str) -> None:
     done = chimera(*shlex.split(line)[1:])
     assert done.returncode == 0, done.stderr
     assert re.search(r"nab +│", done.stdout) and "synthetic/clean" in done.stdout and "false warnings" in done.stdout
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("line", FORECASTS)
+def test_a_forecast_of_the_docs_runs(line: str) -> None:
+    words = shlex.split(line)[1:]
+    assert set(re.findall(r"--[a-z]+", chimera("anomaly", "forecast", "--help").stdout)) - {"--help"} <= set(
+        re.findall(r"--[a-z]+", " ".join(FORECASTS))
+    )
+    done = chimera(*words)
+    assert done.returncode == 0, done.stderr
+    steps = int(words[words.index("--horizon") + 1])
+    if "--json" in words:
+        assert len(json.loads(done.stdout)["forecast"]) == steps
+    else:
+        assert len(done.stdout.splitlines()) == 2 + steps
 
 
 LOOKS_AHEAD = """
@@ -204,6 +222,28 @@ def test_alerts_come_while_a_pipe_is_open_and_a_signal_ends_it_well(number: sign
     out, told = process.communicate(timeout=30)
     assert process.returncode == 0 and re.search(r"\d+ readings of 1 metric; 1 anomaly \(1 spike\)", told)
     assert out == "" and "Traceback" not in told
+
+
+@pytest.mark.timeout(120)
+def test_whatever_was_answered_202_before_sigterm_is_judged() -> None:
+    process = started("http:127.0.0.1:0", "--json")
+    assert process.stderr is not None
+    listening, at, url = process.stderr.readline().split()
+    assert (listening, at) == ("listening", "at") and url.endswith("/readings")
+    accepted = 0
+    for part in range(8):
+        readings = [
+            {"metric": f"m{at % 100}", "timestamp": 1_700_000_000 + part * 50 + at // 100, "value": at * 37 % 11}
+            for at in range(5_000)
+        ]
+        request = Request(url, json.dumps(readings).encode(), {"Content-Type": "application/json"})
+        with urlopen(request, timeout=30) as answer:
+            assert answer.status == 202
+            accepted += json.load(answer)["accepted"]
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0 and accepted == 40_000
+    assert f": {accepted:,} readings of 100 metrics; " in told and "refused: none" in told
 
 
 @pytest.mark.timeout(120)

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import pytest
@@ -223,10 +224,9 @@ async def serve(routes: dict[str, Callable[[web.Request], Awaitable[web.Response
 
 
 async def post(source: Source, path: str, body: bytes, kind: str) -> int:
-    address = source.address  # type: ignore[attr-defined]
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"http://{address}{path}", data=body, headers={"Content-Type": kind}) as response,
+        session.post(urljoin(source.address or "", path), data=body, headers={"Content-Type": kind}) as response,
     ):
         return response.status
 
@@ -246,8 +246,8 @@ async def datagram(source: Source, data: bytes) -> None:
 
 
 def host_port(source: Source) -> tuple[str, int]:
-    host, _, port = source.address.rpartition(":")  # type: ignore[attr-defined]
-    return host, int(port)
+    address = urlsplit(source.address or "")
+    return str(address.hostname), address.port or 0
 
 
 class Watcher:
@@ -329,6 +329,38 @@ async def test_a_closed_source_gives_nothing_more(wire: Wire) -> None:
     assert [batch async for batch in source.batches()] == []
 
 
+async def test_to_finish_hands_out_what_was_taken_in_and_ends(wire: Wire) -> None:
+    source, send, _ = wire
+    await before(source, send, SENT)
+    async with Watcher(source) as watcher:
+        await after(source, send, SENT)
+        await watcher.until(lambda: watcher.names() == {reading.metric for reading in SENT})
+        source.finish()
+        source.finish()
+        await watcher.task
+        assert set(watcher.found) == set(SENT)
+
+
+@pytest.mark.parametrize(("kind", "path"), [("http", "/readings"), ("otlp", "/v1/metrics")])
+async def test_who_posts_after_the_end_is_refused_and_who_posted_before_is_not_lost(kind: str, path: str) -> None:
+    async with WIRES[kind](Path()) as (source, send, _), source:
+        await send(SENT)
+        source.finish()
+        with pytest.raises(AssertionError, match="503"):
+            await send(SENT)
+        assert (source.address or "").endswith(path) and source.refused == {"closed": 1}
+        assert [reading for batch in [each async for each in source.batches()] for reading in batch] == SENT
+
+
+async def test_only_who_listens_has_an_address_and_only_while_open(wire: Wire) -> None:
+    source, send, _ = wire
+    assert source.address is None
+    await before(source, send, SENT)
+    async with source:
+        scheme = {"statsd": "udp", "http": "http", "otlp": "http"}.get(source.name.partition(":")[0], "")
+        assert (source.address or "").partition(":")[0] == scheme
+
+
 async def test_a_batch_has_its_limit_and_nothing_is_lost_by_it(wire: Wire) -> None:
     source, send, _ = wire
     many = [Reading(f"m_{at}", NOW, float(at)) for at in range(9_999 if "statsd" in source.name else 25_000)]
@@ -354,15 +386,14 @@ async def after(source: Source, send: Send, readings: Sequence[Reading]) -> None
 @pytest.mark.parametrize("kind", ["http", "otlp", "statsd"])
 async def test_an_address_that_is_taken_is_told(kind: str) -> None:
     async with open_source(f"{kind}:127.0.0.1:0") as first:
-        address = first.address  # type: ignore[attr-defined]
         with pytest.raises(SourceError, match="cannot listen there"):
-            async with open_source(f"{kind}:{address}"):
+            async with open_source(first.name):
                 pass
 
 
 @pytest.mark.parametrize("kind", ["http", "otlp", "statsd"])
 async def test_a_closed_address_is_free_again(kind: str) -> None:
     async with open_source(f"{kind}:127.0.0.1:0") as first:
-        address = first.address  # type: ignore[attr-defined]
-    async with open_source(f"{kind}:{address}") as second:
-        assert second.address == address  # type: ignore[attr-defined]
+        address = first.address
+    async with open_source(first.name) as second:
+        assert second.address == address

@@ -1,14 +1,16 @@
-"""Auto-order ARIMA, for the background: a second opinion that takes seconds, and is used for nothing inline.
+"""Auto-order ARIMA, for the background: a second opinion that takes seconds, and is used for nothing inline. An engine
+has it from `background.py`.
 
 The order is found step by step (Hyndman and Khandakar, 2008): differences until a KPSS test finds the rest
 stationary, then from a few starting orders to the best neighbour by AICc, while there is a better one. Fits, iterations
-of a fit and the history are all limited.
+of a fit and the history are all limited, and a search can be stopped at any iteration.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,11 +50,12 @@ def auto_arima(
     max_order: int = 3,
     max_fits: int = 20,
     max_iterations: int = 50,
+    stop: Callable[[], bool] = lambda: False,
 ) -> ArimaForecast:
     """The next `horizon` values after `history` (n,), with a band that holds `level` of them if the model is right.
 
-    Non-finite points are missing ones, which the model bridges itself. Raises InputError for limits out of range, and
-    MissingExtra without statsmodels.
+    Non-finite points are missing ones, which the model bridges itself. Once `stop`, asked at every iteration, says so,
+    the best order so far is it. Raises InputError for limits out of range, and MissingExtra without statsmodels.
     """
     if not (1 <= max_order <= 5 and 1 <= max_fits <= 100 and 1 <= max_iterations <= 500):
         raise InputError("max_order must be in 1..5, max_fits in 1..100 and max_iterations in 1..500")
@@ -62,11 +65,11 @@ def auto_arima(
     there = known[np.isfinite(known)]
     with np.errstate(over="ignore", invalid="ignore"):
         spread = float(np.std(there)) if there.size else 0.0
-    search = _Search(max_fits=max_fits, max_iterations=max_iterations, max_order=max_order)
+    search = _Search(max_fits=max_fits, max_iterations=max_iterations, max_order=max_order, stop=stop)
     if there.size < SHORTEST or not 0.0 < spread < 1e100:
         return ArimaForecast(None, np.inf, 0, plain)
     centre = float(np.median(there))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), search.one_thread():
         warnings.simplefilter("ignore")  # a fit that has not converged is one more candidate, which AICc judges
         best = search.run((known - centre) / spread)
         if best is None:
@@ -81,20 +84,31 @@ def auto_arima(
     return ArimaForecast(order, aicc, search.fits, found)
 
 
+class _Stopped(Exception):
+    """The search is to end, in the middle of a fit."""
+
+
 class _Search:
     """One search for an order."""
 
-    def __init__(self, *, max_fits: int, max_iterations: int, max_order: int) -> None:
+    def __init__(self, *, max_fits: int, max_iterations: int, max_order: int, stop: Callable[[], bool]) -> None:
         try:
             from statsmodels.tsa.arima.model import ARIMA
             from statsmodels.tsa.stattools import kpss
+            from threadpoolctl import threadpool_limits
         except ImportError as error:
             raise MissingExtra("statsmodels", "anomaly") from error
-        self._arima, self._kpss = ARIMA, kpss
+        self._arima, self._kpss, self._threads = ARIMA, kpss, threadpool_limits
         self._max_fits = max_fits
         self._max_iterations = max_iterations
         self._max_order = max_order
+        self._stop = stop
         self.fits = 0
+
+    def one_thread(self) -> AbstractContextManager[Any]:
+        """Matrices of this size gain nothing from more, and on a busy machine the threads wait for one another."""
+        context: AbstractContextManager[Any] = self._threads(1)
+        return context
 
     def run(self, series: Floats) -> tuple[Order, float, Any] | None:
         """The best order for `series`, its AICc and the fitted model; None where nothing can be fitted."""
@@ -105,7 +119,7 @@ class _Search:
         while candidates:
             improved = False
             for p, q in candidates:
-                if (p, q) in tried or self.fits >= self._max_fits:
+                if (p, q) in tried or self.fits >= self._max_fits or self._stop():
                     continue
                 tried.add((p, q))
                 fitted = self._fit(series, (p, d, q))
@@ -122,13 +136,18 @@ class _Search:
 
     def _fit(self, series: Floats, order: Order) -> tuple[float, Any] | None:
         self.fits += 1
+        how = {"maxiter": self._max_iterations, "disp": 0, "callback": self._go_on}
         try:
             model = self._arima(series, order=order, trend="n" if order[1] else "c")
-            fitted = model.fit(method_kwargs={"maxiter": self._max_iterations, "disp": 0})
+            fitted = model.fit(method_kwargs=how)
             aicc = float(fitted.aicc)
-        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+        except (_Stopped, ValueError, ArithmeticError, np.linalg.LinAlgError):
             return None
         return (aicc, fitted) if np.isfinite(aicc) else None
+
+    def _go_on(self, _parameters: Floats) -> None:
+        if self._stop():
+            raise _Stopped
 
     def _differences(self, series: Floats) -> int:
         """How often to difference, by KPSS at 5 %."""

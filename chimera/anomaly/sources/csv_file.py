@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from chimera.anomaly.sources.intake import Sieve, in_batches
-from chimera.anomaly.sources.source import Readings, SourceOptions
+from chimera.anomaly.sources.source import Readings, Source, SourceOptions
 from chimera.anomaly.sources.table import Table
 from chimera.core.errors import SourceError
 
@@ -30,19 +30,21 @@ Handed = Readings | Exception | None
 """Readings; why there will be none; or None, the end."""
 
 
-class CsvSource:
+class CsvSource(Source):
     """`FILE.csv`, `FILE.csv.gz`, or `-` for standard input: a header, and then a row for a moment.
 
     A column called timestamp, time, date, ds, ts or datetime holds the time (or else the first one that does). Every
     other column is a metric called by its header, or by the file where it is only called `value`. With the columns
-    metric and value, a row is one reading. Commas, semicolons and tabs may separate. Memory does not grow with the
-    file. Raises SourceError when there is no such file, or when nothing in it can be read.
+    metric and value, a row is one reading. Commas, semicolons and tabs may separate. It is UTF-8, or UTF-16 with its
+    byte order mark. `complaint` tells of the first line that was refused. Memory does not grow with the file. Raises
+    SourceError when there is no such file, when two columns have one name, or when nothing in it can be read.
     """
 
     def __init__(self, path: str | Path, *, options: SourceOptions | None = None) -> None:
         self.name = str(path)
         self._sieve = Sieve((options or SourceOptions()).metrics)
         self.refused: dict[str, int] = self._sieve.refused
+        self._table = Table("value" if self.name == STDIN else Path(self.name.removesuffix(".gz")).stem, self._sieve)
         self._file: BufferedReader | None = None
         self._handed: asyncio.Queue[Handed] = asyncio.Queue()
         self._room = threading.Semaphore(CHUNKS_AHEAD)
@@ -58,10 +60,17 @@ class CsvSource:
     async def __aexit__(self, *exc: object) -> None:
         self._closed = True
         self._room.release()
-        self._handed.put_nowait(None)
+        self.finish()
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def finish(self) -> None:
+        self._handed.put_nowait(None)
+
+    @property
+    def complaint(self) -> str | None:
+        return self._table.complaint
 
     async def batches(self) -> AsyncIterator[Readings]:
         """A batch for what one read gave, so that a pipe's readings come at once."""
@@ -87,8 +96,7 @@ class CsvSource:
 
     def _read(self, file: BufferedReader, hand_over: Callable[[Handed], None]) -> None:
         """In a thread of its own: reads, and waits for its readings to be taken."""
-        stem = "value" if self.name == STDIN else Path(self.name.removesuffix(".gz")).stem
-        table = Table(stem, self._sieve)
+        table = self._table
         end: Handed = None
         try:
             with file:
@@ -103,6 +111,7 @@ class CsvSource:
             end = SourceError(f"{self.name}: {error}")
         except (OSError, EOFError, ValueError, zlib.error) as error:
             self._sieve.refuse("file")
+            table.complain(f"what follows it cannot be read: {error}")
             end = None if table.count else SourceError(f"{self.name}: it cannot be read: {error}")
         hand_over(end)
 

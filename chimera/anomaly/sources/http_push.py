@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from chimera.anomaly.sources.addresses import LOOPBACK
 from chimera.anomaly.sources.intake import Raw, Sieve
 from chimera.anomaly.sources.serving import (
     MAX_ELEMENTS,
@@ -21,9 +20,8 @@ from chimera.anomaly.sources.serving import (
     check_json,
     too_many,
 )
-from chimera.anomaly.sources.source import Readings, SourceOptions
+from chimera.anomaly.sources.source import Readings
 from chimera.anomaly.sources.timestamps import EXPECTED, seconds_of
-from chimera.core.clock import Clock
 
 DEFAULT_PORT = 8787
 
@@ -47,19 +45,9 @@ class HttpSource(ServerSource):
     """
 
     scheme = "http"
+    default_port = DEFAULT_PORT
     path = "/readings"
     kinds = ("application/json", *JSON_LINES)
-
-    def __init__(
-        self,
-        host: str = LOOPBACK,
-        port: int = DEFAULT_PORT,
-        *,
-        options: SourceOptions | None = None,
-        clock: Clock | None = None,
-        **limits: float,
-    ) -> None:
-        super().__init__(host, port, options=options, clock=clock, **limits)
 
     async def take(self, post: Post) -> Answer:
         """Raises Refusal."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Self
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
-from chimera.anomaly.sources.addresses import LOOPBACK
 from chimera.anomaly.sources.intake import Sieve
 from chimera.anomaly.sources.otlp_points import Points, TooMany, read_request
 from chimera.anomaly.sources.serving import Answer, Post, Refusal, ServerSource, check_json, too_many
-from chimera.anomaly.sources.source import Readings, SourceOptions
-from chimera.core.clock import Clock
+from chimera.anomaly.sources.source import Readings
 
 DEFAULT_PORT = 4318
 
@@ -28,21 +27,14 @@ class OtlpSource(ServerSource):
     """
 
     scheme = "otlp"
+    default_port = DEFAULT_PORT
     path = "/v1/metrics"
     kinds = (PROTOBUF, JSON)
 
-    def __init__(
-        self,
-        host: str = LOOPBACK,
-        port: int = DEFAULT_PORT,
-        *,
-        options: SourceOptions | None = None,
-        clock: Clock | None = None,
-        **limits: float,
-    ) -> None:
-        super().__init__(host, port, options=options, clock=clock, **limits)
+    async def __aenter__(self) -> Self:
         self._points = Points()
         self._one_by_one = asyncio.Lock()
+        return await super().__aenter__()
 
     async def take(self, post: Post) -> Answer:
         """Raises Refusal."""

@@ -15,7 +15,7 @@ from chimera.anomaly.sources.fetching import checked_url, fetch, open_session, t
 from chimera.anomaly.sources.intake import Raw, Sieve, in_batches
 from chimera.anomaly.sources.pacing import Pace
 from chimera.anomaly.sources.prometheus_api import read_answer
-from chimera.anomaly.sources.source import Readings, SourceOptions
+from chimera.anomaly.sources.source import Readings, Source, SourceOptions
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.errors import InputError, QueryRefused, SourceError
 
@@ -34,7 +34,7 @@ MAX_GAP_S = 3_600.0
 """How much of the past is asked for after the server was out of reach."""
 
 
-class PrometheusSource:
+class PrometheusSource(Source):
     """PromQL `queries` over the last `history_s` in steps of `interval_s`, and then every `interval_s`.
 
     A series is called as Prometheus writes it, `name{label="value"}`, labels sorted; where the query takes the name
@@ -74,9 +74,12 @@ class PrometheusSource:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._pace.close()
+        self.finish()
         if self._session is not None:
             await self._session.close()
+
+    def finish(self) -> None:
+        self._pace.close()
 
     async def batches(self) -> AsyncIterator[Readings]:
         """A page of the past, or a poll, of one query; in it, readings are in order of time."""
@@ -93,8 +96,6 @@ class PrometheusSource:
                     if raw is None:
                         break
                     for batch in in_batches(self._sieve.sift(raw)):
-                        if self._pace.closed:
-                            return
                         yield batch
 
     async def _next(self, query: str, now: float) -> list[Raw] | None:

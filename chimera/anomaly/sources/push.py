@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Self
 
 from chimera.anomaly.sources.intake import Inbox, Raw, Sieve
-from chimera.anomaly.sources.source import MAX_BATCH, Readings, SourceOptions
+from chimera.anomaly.sources.source import MAX_BATCH, Readings, Source, SourceOptions
 from chimera.core.errors import Overloaded
 from chimera.core.watching import Reading
 
 RETRY_AFTER_S = 1.0
 
 
-class PushSource:
+class PushSource(Source):
     """`await source.push(readings)` from the program that has them; whoever iterates gets them.
 
     Called on the event loop that iterates. What is refused is counted in `refused`. Raises SourceError once closed.
@@ -31,7 +31,7 @@ class PushSource:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self.close()
+        self.finish()
 
     async def push(self, readings: Iterable[Reading] | Iterable[Raw]) -> int:
         """Hand over readings, and wait while there is no room. Returns how many were taken in.
@@ -49,14 +49,18 @@ class PushSource:
         return len(kept)
 
     def push_nowait(self, readings: Iterable[Reading] | Iterable[Raw]) -> int:
-        """Hand over readings, all or none. Raises Overloaded when they have no room."""
+        """Hand over readings, all or none, without waiting: for callbacks, and who would rather lose than wait.
+
+        Returns how many were taken in: those that are refused or unwanted are not. Called on the event loop, as `push`.
+        Raises Overloaded when they have no room now, or are more than `max_queued`.
+        """
         kept = self._sieve.sift(readings)
         if not self._inbox.offer(kept):
             raise self._overloaded("none of these were taken in")
         return len(kept)
 
-    def close(self) -> None:
-        """No more will come: the iteration ends after what is waiting."""
+    def finish(self) -> None:
+        """No more will come: the iteration ends after what is waiting, and whoever pushes gets a SourceError."""
         self._inbox.close()
 
     def batches(self) -> AsyncIterator[Readings]:

@@ -18,7 +18,7 @@ from chimera.anomaly.sources.fetching import checked_url, fetch, open_session, t
 from chimera.anomaly.sources.intake import Sieve, in_batches
 from chimera.anomaly.sources.naming import canonical
 from chimera.anomaly.sources.pacing import Pace
-from chimera.anomaly.sources.source import Readings, SourceOptions
+from chimera.anomaly.sources.source import Readings, Source, SourceOptions
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.errors import InputError, SourceError
 
@@ -34,7 +34,7 @@ AT_ONCE = 32
 ACCEPT = f"text/plain;version=0.0.4;q=1,{OPENMETRICS};version=1.0.0;q=0.5"
 
 
-class ScrapeSource:
+class ScrapeSource(Source):
     """Asks every target every `interval_s`, AT_ONCE of them at a time, each for at most `timeout_s`.
 
     A metric is called as it is exposed, with its labels; where there may be several targets, with `instance` as well,
@@ -70,9 +70,12 @@ class ScrapeSource:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._pace.close()
+        self.finish()
         if self._session is not None:
             await self._session.close()
+
+    def finish(self) -> None:
+        self._pace.close()
 
     async def batches(self) -> AsyncIterator[Readings]:
         """A target's readings together, as soon as it has answered."""

@@ -11,10 +11,10 @@ from typing import NamedTuple, Self
 
 from aiohttp import web
 
-from chimera.anomaly.sources.addresses import shown_address
+from chimera.anomaly.sources.addresses import LOOPBACK, shown_address
 from chimera.anomaly.sources.fetching import token_of
 from chimera.anomaly.sources.intake import Inbox, Sieve
-from chimera.anomaly.sources.source import Readings, SourceOptions
+from chimera.anomaly.sources.source import Readings, Source, SourceOptions
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.errors import SourceError
 
@@ -66,20 +66,21 @@ class Post(NamedTuple):
     body: bytes
 
 
-class ServerSource:
+class ServerSource(Source):
     """What `http` and `otlp` share. A subclass says where it is posted to, in which types, and what to make of it.
 
     Raises SourceError when the address is taken. With `token_env`, whoever sends must show that token.
     """
 
     scheme: str
+    default_port: int
     path: str
     kinds: tuple[str, ...]
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        host: str = LOOPBACK,
+        port: int | None = None,
         *,
         options: SourceOptions | None = None,
         clock: Clock | None = None,
@@ -88,11 +89,9 @@ class ServerSource:
         self._options = options or SourceOptions()
         self._clock = clock or SystemClock()
         self._read_s = read_s
-        self._host, self._port = host, port
+        self._host, self._port = host, self.default_port if port is None else port
         self._token = token_of(self._options.token_env)
-        self.name = f"{self.scheme}:{shown_address(host, port)}"
-        self.address = ""
-        """HOST:PORT, once open."""
+        self.name = f"{self.scheme}:{shown_address(host, self._port)}"
         self._sieve = Sieve(self._options.metrics)
         self.refused: dict[str, int] = self._sieve.refused
         self._inbox = Inbox(self._options.max_queued)
@@ -118,16 +117,20 @@ class ServerSource:
             )
         except (OSError, UnicodeError, OverflowError) as error:
             raise SourceError(f"{self.name}: it cannot listen there: {error}") from error
-        self.address = shown_address(*self._server.sockets[0].getsockname()[:2])
-        self.name = f"{self.scheme}:{self.address}"
+        where = shown_address(*self._server.sockets[0].getsockname()[:2])
+        self.name, self.address = f"{self.scheme}:{where}", f"http://{where}{self.path}"
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._inbox.close()
+        self.finish()
         if self._server is not None and self._web is not None:
             self._server.close()
             await self._web.shutdown(timeout=1.0)
             await self._server.wait_closed()
+
+    def finish(self) -> None:
+        """Who still posts is answered 503, with the reason `closed`."""
+        self._inbox.close()
 
     def batches(self) -> AsyncIterator[Readings]:
         return self._inbox.batches()

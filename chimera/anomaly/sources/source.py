@@ -45,13 +45,31 @@ class Source(Protocol):
     A source ends when there is nothing more to come (a file), when it is closed, or never (a server). What it cannot
     read it counts in `refused`, by reason; it raises SourceError only when nothing at all can come. Timestamps and
     values are passed on as they were sent: who takes them in judges them.
+
+    Inherit from it, and say only what is different: the defaults are those of a source that does not listen.
     """
 
     name: str
     refused: dict[str, int]
+    address: str | None = None
+    """The URL at which it listens, once open. None where it does not listen."""
 
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
 
+    @property
+    def complaint(self) -> str | None:
+        """For people: what was wrong with the first that was refused, and where, or with all. None if nothing was.
+
+        Nor does a server say so here: it tells whoever sent it.
+        """
+        return None
+
     def batches(self) -> AsyncIterator[Readings]: ...
+
+    def finish(self) -> None:
+        """Take in nothing more: `batches` ends when what was taken in is handed out. May be called again.
+
+        Called on the loop that iterates. Who sends is refused from now on, and the source stays open until closed.
+        """

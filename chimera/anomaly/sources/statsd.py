@@ -10,7 +10,7 @@ from typing import Self
 from chimera.anomaly.sources.addresses import LOOPBACK, shown_address
 from chimera.anomaly.sources.intake import Sieve, in_batches
 from chimera.anomaly.sources.pacing import Pace
-from chimera.anomaly.sources.source import Readings, SourceOptions
+from chimera.anomaly.sources.source import Readings, Source, SourceOptions
 from chimera.anomaly.sources.statsd_table import StatsdTable
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.errors import SourceError
@@ -18,7 +18,7 @@ from chimera.core.errors import SourceError
 DEFAULT_PORT = 8125
 
 
-class StatsdSource:
+class StatsdSource(Source):
     """Listens for StatsD and DogStatsD, and every `interval_s` makes readings of what came.
 
     A counter becomes `name.count`, what it grew by in the interval; a gauge `name`, repeated until it changes; a timer
@@ -39,8 +39,6 @@ class StatsdSource:
         self._options = options or SourceOptions()
         self._clock = clock or SystemClock()
         self._host, self._port = host, port
-        self.address = ""
-        """HOST:PORT, once open."""
         self._sieve = Sieve(self._options.metrics)
         self.refused: dict[str, int] = self._sieve.refused
         self._table = StatsdTable(rng=rng or random.Random(0), refused=self._sieve.refused)
@@ -56,15 +54,20 @@ class StatsdSource:
             )
         except (OSError, UnicodeError) as error:
             raise SourceError(f"{self.name}: it cannot listen there: {error}") from error
-        self.address = shown_address(*self._transport.get_extra_info("sockname")[:2])
-        self.name = f"statsd:{self.address}"
+        where = shown_address(*self._transport.get_extra_info("sockname")[:2])
+        self.name, self.address = f"statsd:{where}", f"udp://{where}"
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self.finish()
+        if self._transport is not None:
+            await self._receiver.closed.wait()
+
+    def finish(self) -> None:
+        """An interval that is not over is left out: its counts would look as if they had dropped."""
         self._pace.close()
         if self._transport is not None:
             self._transport.close()
-            await self._receiver.closed.wait()
 
     async def batches(self) -> AsyncIterator[Readings]:
         """A flush, every `interval_s` from now on."""

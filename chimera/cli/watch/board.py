@@ -41,7 +41,7 @@ class Board:
     """Remembers alerts, and draws."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._last: deque[Alert] = deque(maxlen=LAST)
         self._anomalies: OrderedDict[str, AnomalyDetected] = OrderedDict()
         self._failures: OrderedDict[str, FailurePredicted] = OrderedDict()
@@ -55,7 +55,7 @@ class Board:
 
     def rows(self, height: int) -> int:
         """How many metrics there is room for in a terminal of so many lines."""
-        return max(1, min(MAX_ROWS, height - LAST - 5))
+        return max(1, min(MAX_ROWS, height - LAST - 6))
 
     def frame(
         self,
@@ -65,6 +65,7 @@ class Board:
         *,
         width: int,
         elapsed_s: float,
+        remarks: Sequence[str] = (),
     ) -> RenderableType:
         """One picture. `top` are the metrics to show, `refused` the readings that were not taken, by reason.
 
@@ -78,12 +79,13 @@ class Board:
         )
         return Group(
             Text.assemble(
-                (command.one_line(self._name), "bold"),
+                (command.one_line(self.name), "bold"),
                 (f"  for {tell.span(elapsed_s)}", "dim"),
                 no_wrap=True,
                 overflow="ellipsis",
             ),
             Text(facts, no_wrap=True, overflow="ellipsis"),
+            *([Text("; ".join(remarks), style="yellow", no_wrap=True, overflow="ellipsis")] if remarks else []),
             self._table(top, status.metrics, [head for head in HEADS if width >= WIDE or head not in SPARED]),
             *(self._said(alert) for alert in self._last),
         )

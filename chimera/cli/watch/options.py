@@ -16,6 +16,18 @@ from chimera.core.errors import InputError, MissingExtra
 
 LONGEST_S = 10 * 366 * 86_400.0
 
+FILE, RAY = "a file", "--ray"
+
+KINDS = ("prometheus", "scrape", "statsd", "otlp", "http")
+
+MEANT_FOR = {
+    "--query": ("prometheus",),
+    "--history": ("prometheus",),
+    "--interval": ("prometheus", "scrape", "statsd", RAY),
+    "--token-env": ("prometheus", "scrape", "otlp", "http"),
+}
+"""The sources to which an option means something. One that is not here is for all."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -40,14 +52,32 @@ class Options:
         """Raise InputError or MissingExtra for options that contradict one another, or cannot be followed."""
         if self.on_ray == (self.source is not None):
             raise InputError(f"name one source to watch, or --ray{' instead of ' + self.source if self.source else ''}")
-        if self.queries and not (self.source or "").startswith("prometheus:"):
-            raise InputError("--query is for a source prometheus:http://HOST:9090")
+        self._check_meant()
         if self.for_s is not None and not (math.isfinite(self.for_s) and 0.0 < self.for_s <= LONGEST_S):
             raise InputError(f"--for takes seconds, over 0, not {self.for_s:g}")
         if self.plot is not None:
             check_picture(self.plot)
             if self.needs_ray:
                 raise InputError("--plot draws what is detected in this process: leave out --shards and --ray")
+
+    def _check_meant(self) -> None:
+        """Raise InputError for an option that the source would ignore, and for the one that it cannot do without."""
+        begin, colon, _ = (self.source or "").partition(":")
+        kind = RAY if self.on_ray else begin if colon and begin in KINDS else FILE
+        given = {
+            "--query": self.queries or None,
+            "--history": self.history_s,
+            "--interval": self.interval_s,
+            "--token-env": self.token_env,
+        }
+        for option, meant_for in MEANT_FOR.items():
+            if given[option] is not None and kind not in meant_for:
+                shown = ", ".join(each if each == RAY else f"{each}:" for each in meant_for)
+                raise InputError(f"{option} is for {shown}, and means nothing to {kind}: leave it out")
+        if self.address is not None and not self.needs_ray:
+            raise InputError("--address is of Ray, for --ray and --shards, and means nothing here: leave it out")
+        if kind == "prometheus" and not self.queries:
+            raise InputError("say with --query what to ask Prometheus for, in PromQL: --query up, for example")
 
     @property
     def needs_ray(self) -> bool:

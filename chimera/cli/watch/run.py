@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import TextIO
 
@@ -14,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from chimera.anomaly.engine import AnomalyDetectionEngine
+from chimera.anomaly.forecast.warning import Limit
 from chimera.anomaly.plot import plot_watch
 from chimera.anomaly.sources.csv_file import CsvSource
 from chimera.anomaly.sources.source import Source
@@ -22,6 +24,8 @@ from chimera.cli.arena import command
 from chimera.cli.settings import read_settings
 from chimera.cli.watch import tell
 from chimera.cli.watch.board import Board, counts
+from chimera.cli.watch.coverage import Coverage
+from chimera.cli.watch.feed import feed
 from chimera.cli.watch.options import Options
 from chimera.cli.watch.places import joined, open_watched, wired
 from chimera.cli.watch.recorder import Recorder
@@ -36,8 +40,10 @@ REFRESH_S = 0.25
 DRAWING_SHARE = 0.1
 """Of the time, at most: with very many metrics the table is drawn more rarely."""
 
-GRACE_S = 0.5
-"""For what is being judged when the end is asked for. Who waits for readings is not waited for."""
+GRACE_S = 5.0
+"""For judging what was taken in before the end was asked for. What is left then is counted as UNREAD."""
+
+UNREAD = "unread"
 
 
 class Ending:
@@ -64,9 +70,18 @@ class Watch:
     """One `chimera watch` while it goes on."""
 
     def __init__(
-        self, source: Source, watcher: Watcher, *, out: TextIO, as_json: bool, ending: Ending, clock: Clock
+        self,
+        source: Source,
+        watcher: Watcher,
+        *,
+        out: TextIO,
+        as_json: bool,
+        ending: Ending,
+        clock: Clock,
+        limits: Mapping[str, Limit] | None = None,
     ) -> None:
         self._source = source
+        self._feed = feed(source, self._opened)
         self._watcher = watcher
         self._out = out
         self._as_json = as_json
@@ -75,34 +90,43 @@ class Watch:
         self._console = Console(file=out, highlight=False, emoji=False)
         self._live = self._console.is_terminal and not as_json
         self._board = Board(source.name)
+        self._drawing: asyncio.Task[None] | None = None
+        self._coverage = Coverage(limits or {})
+        self._metrics = 0
         self._kinds: Counter[str] = Counter()
         self._began = clock.monotonic()
 
     async def run(self) -> None:
         """Until the source ends, or the end is asked for. Raises SourceError."""
-        drawing = asyncio.create_task(self._draw()) if self._live else None
         taking = asyncio.create_task(self._take())
         try:
             await _first(taking, self._ending.now)
-            if not taking.done():  # it ends by itself where it is not waiting for readings
+            if not taking.done() and self._feed.is_open:
+                self._feed.finish()
                 await _first(taking, self._ending.at_once, timeout_s=GRACE_S)
             if taking.done():
                 taking.result()
         finally:
             self._ending.now.set()
             taking.cancel()
-            await asyncio.wait((taking, *((drawing,) if drawing else ())))
-        if drawing is not None:
-            drawing.result()
+            await asyncio.wait((taking, *((self._drawing,) if self._drawing else ())))
+        if self._drawing is not None:
+            self._drawing.result()
             self._console.print(await self._frame())
 
+    def _opened(self) -> None:
+        """Say where it listens, before the table takes the screen."""
+        self._board.name = self._source.name
+        if self._source.address is not None:
+            render.note(f"listening at {self._source.address}")
+        if self._live:
+            self._drawing = asyncio.create_task(self._draw())
+
     async def _take(self) -> None:
-        async with aclosing(self._watcher.alerts(self._source)) as parts:
+        async with aclosing(self._watcher.alerts(self._feed)) as parts:
             async for told in parts:
                 for each in told:
                     self._tell(each)
-                if self._ending.asked:
-                    return
 
     def _tell(self, told: Told) -> None:
         self._kinds[tell.kind_of(told.alert)] += 1
@@ -131,7 +155,11 @@ class Watch:
     async def _frame(self) -> RenderableType:
         status, top = await self._watcher.status(), await self._watcher.top(self._board.rows(self._console.height))
         refused, elapsed_s = self._refused(status.refused), self._clock.monotonic() - self._began
-        return self._board.frame(status, top, refused, width=self._console.width, elapsed_s=elapsed_s)
+        if self._coverage and status.metrics != self._metrics:
+            self._metrics = status.metrics
+            self._coverage.see(await self._watcher.names())
+        remarks, width = self._coverage.remarks(), self._console.width
+        return self._board.frame(status, top, refused, width=width, elapsed_s=elapsed_s, remarks=remarks)
 
     def _refused(self, by_engine: dict[str, int]) -> Counter[str]:
         return Counter(self._source.refused) + Counter(by_engine)
@@ -143,13 +171,20 @@ class Watch:
     async def sum_up(self) -> str:
         """The summary: `server.csv: 1,440 readings of 4 metrics; 3 alerts (2 spike, 1 trend), ...`."""
         status = await self._watcher.status()
+        if self._coverage:
+            self._coverage.see(await self._watcher.names())
+        refused = self._refused(status.refused)
+        refused[UNREAD] += await self._watcher.unjudged(self._feed.handed)
+        complaint = command.one_line(self._source.complaint or "")
         anomalies = {kind: count for kind, count in self._kinds.items() if kind != tell.FAILURE}
         total = sum(anomalies.values())
         said = (
             f"{tell.many(status.readings, 'reading')} of {tell.many(status.metrics, 'metric')}",
             tell.many(total, "anomaly", "anomalies") + (f" ({counts(anomalies)})" if total else ""),
             tell.many(self._kinds[tell.FAILURE], "failure warning"),
-            f"refused: {counts(self._refused(status.refused))}",
+            f"refused: {counts(refused)}" + (f" (first: {complaint})" if complaint and +refused else ""),
+            *((complaint,) if complaint and not +refused else ()),
+            *self._coverage.remarks(),
         )
         return f"{command.one_line(self._source.name)}: {'; '.join(said)}"
 
@@ -185,7 +220,8 @@ async def _execute(options: Options, out: TextIO) -> int:
             stack.push_async_callback(engine.aclose)
             recorder = Recorder(engine) if options.plot else None
             watcher = InProcess(engine, recorder)
-        watch = Watch(source, watcher, out=out, as_json=options.as_json, ending=ending, clock=clock)
+        named = dict(zip(options.limits, limits, strict=True))
+        watch = Watch(source, watcher, out=out, as_json=options.as_json, ending=ending, clock=clock, limits=named)
         await _until_over(watch, source, options.for_s, ending)
         if recorder is not None and options.plot is not None:
             await asyncio.to_thread(plot_watch, recorder.traces(), options.plot, limits=limits)

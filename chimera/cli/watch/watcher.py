@@ -40,6 +40,14 @@ class Watcher(Protocol):
         """The metrics with the highest scores, the highest first, with their bands."""
         ...
 
+    async def names(self) -> list[str]:
+        """Of all metrics."""
+        ...
+
+    async def unjudged(self, handed: int) -> int:
+        """How many of so many readings that the source handed over it did not come to before it was left."""
+        ...
+
     async def status(self) -> EngineStatus: ...
 
 
@@ -49,11 +57,13 @@ class InProcess:
     def __init__(self, engine: AnomalyDetectionEngine, recorder: Recorder | None = None) -> None:
         self._engine = engine
         self._recorder = recorder
+        self._begun = 0
 
     async def alerts(self, source: Source) -> AsyncGenerator[list[Told], None]:
         async with source:
             async for batch in source.batches():
                 for each in rounds(batch):
+                    self._begun += len(each)
                     alerts = await self._engine.push(each)
                     if self._recorder is not None:
                         self._recorder.note(each, alerts)
@@ -61,6 +71,12 @@ class InProcess:
 
     async def top(self, rows: int) -> list[MetricView]:
         return [self._engine.view(view.metric, band=True) for view in highest(self._engine.views(), rows)]
+
+    async def names(self) -> list[str]:
+        return [view.metric for view in self._engine.views()]
+
+    async def unjudged(self, handed: int) -> int:
+        return handed - self._begun
 
     async def status(self) -> EngineStatus:
         return self._engine.status()
@@ -76,16 +92,26 @@ class Wired:
 
     def __init__(self, watching: Watching) -> None:
         self._watching = watching
+        self._through = False
 
     async def alerts(self, source: Source) -> AsyncGenerator[list[Told], None]:
         found = cast("AsyncGenerator[Alert, None]", self._watching.watch(source))
         async with aclosing(found):
             async for alert in found:
                 yield [Told(alert, await self._score(alert))]
+        self._through = True
 
     async def top(self, rows: int) -> list[MetricView]:
         shown = highest(await self._watching.views(), rows)
         return await asyncio.gather(*(self._watching.view(view.metric, band=True) for view in shown))
+
+    async def names(self) -> list[str]:
+        return [view.metric for view in await self._watching.views()]
+
+    async def unjudged(self, handed: int) -> int:
+        """By what the shards have counted."""
+        status = await self.status()
+        return 0 if self._through else max(0, handed - status.readings - sum(status.refused.values()))
 
     async def status(self) -> EngineStatus:
         return (await self._watching.status()).engine

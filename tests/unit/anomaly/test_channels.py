@@ -20,7 +20,7 @@ def test_the_sums_are_those_of_the_windows_at_any_pace(seed: int, rounds: int) -
     channels = Channels(SLOTS, TimeSeriesBuffer(SLOTS), pattern=False)
     for _ in range(rounds):
         at = np.sort(random.permutation(SLOTS)[: random.integers(1, SLOTS + 1)])
-        channels.look(random.standard_t(2, len(at)) * 10.0 ** random.integers(-2, 9), at)
+        channels.look(random.standard_t(2, len(at)) * 10.0 ** random.integers(-2, 9), at, at)
     rows, recent = channels.rows, channels.recent(np.arange(SLOTS))
     expected = {
         "newer": recent[:, BLOCK:].sum(axis=1),
@@ -37,7 +37,7 @@ def test_the_windows_hold_the_last_readings_oldest_first() -> None:
     channels, every = Channels(2, TimeSeriesBuffer(2), pattern=False), np.arange(2)
     values = np.random.default_rng(1).normal(size=(FIRST_FIT + 133, 2))
     for row in values:
-        channels.look(row, every)
+        channels.look(row, every, every)
     centre, scale = channels.rows["centre"], channels.rows["scale"]
     assert (channels.rows["period"] == 0).all()
     since = values[-33:]  # the last fit was before these

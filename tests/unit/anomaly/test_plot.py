@@ -31,9 +31,10 @@ def trace(values: Any = None, *alerts: Alert, metric: str = "m", start: float = 
     return Trace(metric=metric, values=given, alerts=alerts, **known | columns)
 
 
-def alert(kind: AnomalyKind, at: int = 150) -> AnomalyDetected:
+def alert(kind: AnomalyKind, at: int = 150, **fields: Any) -> AnomalyDetected:
     told = NOW + 10.0 * at
-    return AnomalyDetected(metric="m", timestamp=told, value=5.0, kind=kind, score=9.0, since=told - 50, expected=5.0)
+    known = {"value": 5.0, "since": told - 50, "expected": 5.0}
+    return AnomalyDetected(metric="m", timestamp=told, kind=kind, score=9.0, **known | fields)
 
 
 def warning(limit: float = 9.0) -> FailurePredicted:
@@ -64,6 +65,19 @@ def test_each_kind_of_anomaly_has_its_own_mark(tmp_path: Path, kind: AnomalyKind
     image = picture(tmp_path / "a.png", trace(None, alert(kind)))
     found = {other: pixels(image, MARKS[other][1]) for other in AnomalyKind}
     assert found.pop(kind) >= 10 and set(found.values()) == {0}
+
+
+def test_the_mark_is_at_the_oddest_reading(tmp_path: Path) -> None:
+    def place(name: str, *given: Any, **fields: Any) -> tuple[float, float]:
+        image = picture(tmp_path / name, trace(None, alert(AnomalyKind.SPIKE, *given, **fields)))
+        marked = np.argwhere(np.abs(image - np.array(to_rgb(MARKS[AnomalyKind.SPIKE][1]))).max(axis=2) < 0.02)
+        row, column = marked.mean(axis=0)
+        return row, column
+
+    row, column = place("told.png", 150)
+    assert place("before.png", 150, peaked=NOW + 1_000.0) == pytest.approx(place("at.png", 100), abs=1.0)
+    assert place("before.png", 150, peaked=NOW + 1_000.0)[1] < column - 50
+    assert place("higher.png", 150, value=6.5) == (pytest.approx(row - 35, abs=20), pytest.approx(column, abs=1.0))
 
 
 def test_a_failure_warning_and_its_limit_are_drawn(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import numpy as np
 import pytest
 
 from chimera.anomaly.forecast.arima import auto_arima
+from chimera.anomaly.forecast.engine import ForecastEngine
 from chimera.core.errors import InputError, MissingExtra
 
 
@@ -66,3 +68,16 @@ def test_without_statsmodels_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_limits_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
         auto_arima(**{"history": np.arange(50.0), "horizon": 3, **wrong})  # type: ignore[arg-type]
+
+
+def test_a_search_that_is_told_to_stop_keeps_the_best_so_far() -> None:
+    pytest.importorskip("statsmodels")
+    noise = np.random.default_rng(3).normal(size=200)
+    whole = auto_arima(noise, 3)
+    begun = itertools.count()
+    some = auto_arima(noise, 3, stop=lambda: next(begun) >= 60)
+    assert some.order is not None and 1 <= some.fits < whole.fits
+    asked = itertools.count()
+    at_once = auto_arima(noise, 3, stop=lambda: next(asked) >= 2)  # in the first fit
+    assert next(asked) <= 8 and (at_once.order, at_once.fits) == (None, 1)
+    assert (at_once.forecast.mean == ForecastEngine().forecast(noise, 3).mean).all()

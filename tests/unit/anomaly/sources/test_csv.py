@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import gzip
 import math
 import os
 import random
+import re
 import threading
 import time
 import tracemalloc
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from chimera.anomaly.sources.csv_file import CsvSource
 from chimera.anomaly.sources.intake import Sieve
 from chimera.anomaly.sources.source import SourceOptions
-from chimera.anomaly.sources.table import MAX_LINE_BYTES, Lines, Table
+from chimera.anomaly.sources.table import MAX_LINE_CHARS, Lines, Table
 from chimera.anomaly.sources.timestamps import seconds_of
 from chimera.core.errors import SourceError
 from chimera.core.watching import Reading
@@ -64,7 +66,7 @@ def test_an_empty_cell_is_a_reading_that_is_missing() -> None:
 
 
 def test_what_cannot_be_read_is_counted_by_reason_and_the_rest_is_read() -> None:
-    rows = b'soon,1\n1,one\n1\n"1,2\n1,"2\n1,1_0\n' + b"9" * (MAX_LINE_BYTES + 1) + b"\n1e400,1\n\xff,1\n"
+    rows = b'soon,1\n1,one\n1\n"1,2\n1,"2\n1,1_0\n' + b"9" * (MAX_LINE_CHARS + 1) + b"\n1e400,1\n\xff,1\n"
     found, refused = table(b"time,value\n1,1\n" + rows + b"2,2\n")
     assert [reading.timestamp for reading in found] == [1.0, 2.0]
     assert refused == {"timestamp": 3, "value": 2, "line": 4}
@@ -81,11 +83,48 @@ def test_what_cannot_be_read_is_counted_by_reason_and_the_rest_is_read() -> None
         ("time,value\nsoon,4\n", "line 2: 'soon' is no timestamp: expected ISO 8601"),
         ("time,value\n1,four\n", "line 2: 'four' in column 'value' is no number"),
         ("time,metric,value\n1,,4\n", "line 2: '' is no name for a metric"),
+        ("time,cpu, cpu\n1,2,3\n", "line 1: two columns are called 'cpu': give each its own name"),
+        ("time,cpu\n1,2\n".encode("utf-16-le"), "line 1: it holds NUL characters: save it as UTF-8"),
     ],
 )
-def test_a_file_of_nothing_says_which_line_and_what_was_expected(text: str, told: str) -> None:
+def test_a_file_of_nothing_says_which_line_and_what_was_expected(text: str | bytes, told: str) -> None:
     with pytest.raises(SourceError, match=told):
         table(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint", "counted"),
+    [
+        ("time,cpu\n1,2\n", None, {}),
+        ("time,cpu\n1,\n", "line 2: up to here, every value is missing", {}),
+        ("time,a,\n1,2,3\n", "line 2: '' is no name for a metric", {"name": 1}),
+        ("time,cpu\n1,2\n2,abc\nsoon,3\n", "line 3: 'abc' in column 'cpu' is no number", {"value": 1, "timestamp": 1}),
+        (
+            "ds,unique_id,y,host,region\n1,a,2,x,z\n2,a,b,x,z\n",
+            "columns that are not read, beside metric and value: host, region; line 3: 'b' in column 'y' is no number",
+            {"column": 2, "value": 1},
+        ),
+    ],
+)
+async def test_the_first_that_was_refused_is_told(
+    tmp_path: Path, text: str, complaint: str | None, counted: dict[str, int]
+) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    async with CsvSource(tmp_path / "x.csv") as source:
+        found = [reading async for batch in source.batches() for reading in batch]
+    assert (len(found), source.complaint, source.refused) == (1, complaint, counted)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("size", [1, 2, 3, 1_000])
+def test_encodings_and_ends_of_lines_say_the_same(end: str, encoding: str, size: int) -> None:
+    data = end.join(["time,größe", "1,2", "", "2,three", "3,4"]).encode(encoding)
+    data = codecs.BOM_UTF16_BE + data if encoding == "utf-16-be" else data
+    made = Table("stem", Sieve())
+    found = [reading for at in range(0, len(data), size) for reading in made.feed(data[at : at + size])]
+    assert found + made.finish() == [Reading("größe", 1.0, 2.0), Reading("größe", 3.0, 4.0)]
+    assert made.complaint == "line 4: 'three' in column 'größe' is no number"
 
 
 def test_to_ask_for_a_metric_that_is_not_there_names_the_columns() -> None:
@@ -122,7 +161,8 @@ def test_lines_do_not_depend_on_how_they_were_cut(data: bytes, cuts: list[int]) 
     for start, end in pairwise(edges):
         found += lines.feed(data[start:end])
     found += lines.finish()
-    assert found == (data.split(b"\n") if not data.endswith(b"\n") else data.split(b"\n")[:-1]) or data == b""
+    if data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        assert found == [line.decode("utf-8", "replace") for line in data.removeprefix(b"\xef\xbb\xbf").splitlines()]
 
 
 @given(data=st.binary(max_size=500))
@@ -170,8 +210,10 @@ async def test_a_gzip_that_breaks_off_gives_what_it_has(tmp_path: Path) -> None:
     rows = "".join(f"{at},{rng.random()}\n" for at in range(20_000))
     path = tmp_path / "cut.csv.gz"
     path.write_bytes(gzip.compress(f"time,value\n{rows}".encode())[:-1_000])
-    found, refused = await read(path)
-    assert len(found) > 10_000 and found[7].metric == "cut" and refused["file"] == 1
+    async with CsvSource(path) as source:
+        found = [reading async for batch in source.batches() for reading in batch]
+    assert len(found) > 10_000 and found[7].metric == "cut" and source.refused["file"] == 1
+    assert re.match(r"line 1\d,\d{3}: what follows it cannot be read: Compressed file ended", source.complaint or "")
 
 
 async def test_what_is_no_gzip_though_it_begins_so_is_told(tmp_path: Path) -> None:

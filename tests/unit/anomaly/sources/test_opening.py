@@ -157,7 +157,7 @@ async def test_push_waits_for_room_and_push_nowait_does_not() -> None:
         async for batch in source.batches():
             taken += batch
             if len(taken) == 15:
-                source.close()
+                source.finish()
         assert await waiting == 10 and taken == many * 3
         with pytest.raises(SourceError, match="closed"):
             await source.push(many)
@@ -167,7 +167,7 @@ async def test_what_was_pushed_before_the_end_still_comes() -> None:
     source = PushSource()
     await source.push([("a", 1, 2), ("b", float("nan"), 2)])
     assert await source.push([7, ("a", 1), None, ("a", 1, 2, 3)]) == 0  # type: ignore[list-item]
-    source.close()
+    source.finish()
     assert [batch async for batch in source.batches()] == [[Reading("a", 1.0, 2.0)]]
     assert source.refused == {"timestamp": 1, "field": 4}
 

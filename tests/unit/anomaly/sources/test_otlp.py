@@ -46,9 +46,7 @@ def values(points: Points, made: ExportMetricsServiceRequest) -> dict[str, float
 @pytest.mark.parametrize("compression", list(Compression))
 async def test_the_sdks_exporter_is_understood(compression: Compression) -> None:
     async with OtlpSource(port=0) as source, asyncio.timeout(60):
-        reader = PeriodicExportingMetricReader(
-            OTLPMetricExporter(f"http://{source.address}/v1/metrics", compression=compression), math.inf
-        )
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter(source.address, compression=compression), math.inf)
         resource = Resource({"service.name": "shop", "service.instance.id": "i1"})
         provider = MeterProvider([reader], resource=resource)
         meter = provider.get_meter("test")
@@ -92,7 +90,7 @@ async def _closed(source: OtlpSource) -> Any:
 async def post(source: OtlpSource, body: bytes, kind: str = "application/x-protobuf") -> tuple[int, bytes]:
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"http://{source.address}/v1/metrics", data=body, headers={"Content-Type": kind}) as response,
+        session.post(source.address or "", data=body, headers={"Content-Type": kind}) as response,
     ):
         return response.status, await response.read()
 

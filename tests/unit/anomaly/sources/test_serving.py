@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -40,9 +41,7 @@ async def post(
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with (
         aiohttp.ClientSession() as session,
-        session.post(
-            f"http://{source.address}/readings", data=body, headers={"Content-Type": kind, **named}
-        ) as response,
+        session.post(source.address or "", data=body, headers={"Content-Type": kind, **named}) as response,
     ):
         answer = json.loads(await response.read())
         return response.status, {**answer, "retry_after": response.headers.get("Retry-After")}
@@ -54,8 +53,8 @@ async def taken(source: HttpSource) -> list[Reading]:
 
 
 def parts(source: HttpSource) -> tuple[str, int]:
-    host, _, port = source.address.rpartition(":")
-    return host, int(port)
+    address = urlsplit(source.address or "")
+    return str(address.hostname), address.port or 0
 
 
 async def test_an_object_an_array_and_lines_are_taken(source: HttpSource) -> None:
@@ -149,7 +148,8 @@ async def test_a_form_of_a_web_page_is_refused(source: HttpSource) -> None:
 
 
 async def test_health_and_other_paths(source: HttpSource) -> None:
-    async with aiohttp.ClientSession(f"http://{source.address}") as session:
+    host, port = parts(source)
+    async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
         async with session.get("/health") as response:
             assert (response.status, (await response.json())["status"]) == (200, "ok")
         async with session.get("/readings") as response:

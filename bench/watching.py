@@ -1,6 +1,6 @@
 """What watching costs: points a second and core, memory a metric, and the share of a core that 10,000 metrics take.
 
-    python -m bench.watching [--metrics 1000 10000] [--updates 200] [--warm 1000] [--json]
+    python -m bench.watching [--metrics 1000 10000] [--updates 400] [--warm 1000] [--json]
 
 One process and one thread. Every metric has a season and noise, one in a thousand points is a spike. The histories are
 full before the clock starts (`--warm` points a metric), because a full history is the most work, and it runs over whole
@@ -34,7 +34,7 @@ class Cost:
     share: float
 
 
-def measure(metrics: int, *, pattern: bool, updates: int = 200, warm: int = 1_000, seed: int = 0) -> Cost:
+def measure(metrics: int, *, pattern: bool, updates: int = 400, warm: int = 1_000, seed: int = 0) -> Cost:
     """Update `metrics` metrics `warm` times, and then `updates` times by the clock."""
     import numpy as np  # after `main` has asked for one thread
 
@@ -65,7 +65,7 @@ def measure(metrics: int, *, pattern: bool, updates: int = 200, warm: int = 1_00
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--metrics", type=int, nargs="+", default=[1_000, 10_000])
-    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--updates", type=int, default=400)
     parser.add_argument("--warm", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")

@@ -111,9 +111,9 @@ class Verdicts:
     """(n,) what was expected then."""
     odd_back: npt.NDArray[np.int64]
     """(n,) readings back to then."""
-    channel_scores: npt.NDArray[np.float64]
+    channel_scores: Floats
     """(n, channels) -log10 of each channel's rarity: with an alert the most since the threshold was crossed."""
-    channel_distances: npt.NDArray[np.float64]
+    channel_distances: Floats
     """(n, channels) in the channels' own units, at the same readings."""
     ready: npt.NDArray[np.bool_]
     """(n,) enough has been seen to judge."""
@@ -195,13 +195,14 @@ class Ensemble:
         if len(going):
             self._remember(values[going], expected[going], said[going], raw[going], at[going], start)
         kind, back = np.full(len(values), -1, np.int8), np.zeros(len(values), np.int64)
-        odd_value, odd_expected, distances = (one.astype(np.float64) for one in (values, expected, raw))
-        told = np.flatnonzero(alert)
+        odd_value, odd_expected = values.astype(np.float64), expected.astype(np.float64)
+        told = alert.nonzero()[0]
         if len(told):
             kind[told] = shape_of(self._channels, said[told], since[told], at[told])
             odd = at[told]
             odd_value[told], odd_expected[told] = rows["odd_value"][odd], rows["odd_expected"][odd]
-            back[told], said[told], distances[told] = rows["odd_back"][odd], rows["odd_said"][odd], rows["odd_raw"][odd]
+            back[told], said[told], raw[told] = rows["odd_back"][odd], rows["odd_said"][odd], rows["odd_raw"][odd]
+        raw[np.isnan(raw)] = 0.0
         return Verdicts(
             score=fading.astype(np.float64),
             alert=alert,
@@ -212,8 +213,8 @@ class Ensemble:
             odd_value=odd_value,
             odd_expected=odd_expected,
             odd_back=back,
-            channel_scores=said.astype(np.float64),
-            channel_distances=np.where(np.isnan(distances), 0.0, distances),
+            channel_scores=said,
+            channel_distances=raw,
             ready=self._channels.rows["fitted"][where].copy(),
         )
 
@@ -252,7 +253,7 @@ class Ensemble:
         rows = self._rows
         rows["alerted"][where] += 1
         rows["began"][where] += 1
-        awake = np.flatnonzero((total > 0.0) | rows["awake"][where])
+        awake = ((total > 0.0) | rows["awake"][where]).nonzero()[0]
         alert, escalated, since = np.zeros(len(at), np.bool_), np.zeros(len(at), np.bool_), np.zeros(len(at), np.int64)
         slots, total = at[awake], total[awake]
         quiet, pending, peak = rows["quiet"][slots], rows["pending"][slots], rows["peak"][slots]

@@ -66,7 +66,7 @@ class Tails:
     def score(self, raw: Numbers, at: Rows) -> Numbers:
         """-log10 of how rarely `raw` (n, channels) is passed; 0 below the threshold, and while a tail is not warm."""
         scores: Numbers = np.zeros(raw.shape, np.float32)
-        cells = np.flatnonzero(raw > self.rows["threshold"][at])  # infinite until it is warm
+        cells = (raw > self.rows["threshold"][at]).reshape(-1).nonzero()[0]  # infinite until it is warm
         if len(cells):
             floors = np.maximum(self.floors, LEAST)[cells % len(self.floors)]
             scores.reshape(-1)[cells] = self._rarity(_taken(raw, cells), self._places(cells, at), floors)
@@ -85,7 +85,7 @@ class Tails:
 
     def learn(self, raw: Numbers, at: Rows, wanted: Marks) -> None:
         """Take in those of `raw` (n, channels) that are `wanted` (n, channels) and finite."""
-        cells = np.flatnonzero(wanted & np.isfinite(raw))
+        cells = (wanted & np.isfinite(raw)).reshape(-1).nonzero()[0]
         places = self._places(cells, at)
         x, counts = _taken(raw, cells), self._column("learned")
         count = counts[places]
@@ -106,7 +106,7 @@ class Tails:
         step = (3.0 * mean) * np.maximum(2.0 / (count + 1.0), 1.0 / STEADY)
         moved = threshold - TAIL * step
         thresholds[places] = moved
-        up = np.flatnonzero(x > threshold)
+        up = (x > threshold).nonzero()[0]
         if not len(up):
             return
         places, mean = places[up], mean[up]

@@ -201,4 +201,4 @@ class Panel:
 
 
 def _number(given: Any) -> float:
-    return float(np.nan_to_num(given, nan=0.0, posinf=1e300, neginf=-1e300))
+    return float(np.nan_to_num(float(given), nan=0.0, posinf=1e300, neginf=-1e300))

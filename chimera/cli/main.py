@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from chimera.cli.arena.main import app as arena
+from chimera.cli.heal import heal
 from chimera.cli.watch.main import anomaly, watch
 from chimera.core.types import Consensus
 
@@ -27,6 +28,7 @@ missions = typer.Typer(name="missions", help="List, show, resume and cancel miss
 app.add_typer(arena, name="arena")
 app.add_typer(bench)
 app.add_typer(missions)
+app.add_typer(heal)
 app.add_typer(anomaly)
 app.command()(watch)
 
@@ -76,7 +78,7 @@ def run(
     deadline: Annotated[float | None, typer.Option(help="Seconds for each question (default 60).")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="offline, chutes:MODEL, compatible:MODEL@URL, python:MODULE:FUNCTION or champion:ENV."),
+        typer.Option(help="offline, openai:MODEL, anthropic:MODEL, local:MODEL or another; docs/models.md has all."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="auto, local, HOST:PORT or ray://HOST:PORT (default auto).")

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         default="offline",
-        description="offline, chutes:MODEL, compatible:MODEL@URL, python:MODULE:FUNCTION or champion:ENV (arena).",
+        description="offline, openai:MODEL, anthropic:MODEL, local:MODEL or another of docs/models.md.",
     )
     cells: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="Cell processes; 0 is one per CPU, at most 8."

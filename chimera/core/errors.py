@@ -62,12 +62,12 @@ class ModelError(ChimeraError):
     """A language model refused, failed, or is not available here."""
 
 
-class ModelUnavailable(ModelError, InputError):
-    """The model that was named has no adapter in this installation."""
-
-
 class ModelRefused(ModelError, InputError):
     """A language model's server refuses what it was asked (400, 401, 404 ...), and would refuse it again."""
+
+
+class ModelUnauthorized(ModelRefused):
+    """A language model's server does not take the key (401, 403): it is of no use until somebody changes the key."""
 
 
 class ModelOutage(ModelError):
@@ -80,6 +80,17 @@ class ModelOutage(ModelError):
         super().__init__(message)
         self.args = (message, retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class ModelSilent(ModelOutage):
+    """A language model's server was sent a call and gave no whole answer: out of time, or the connection broke off.
+
+    Unlike after any other outage, it may have worked, and may charge for it.
+    """
+
+
+class ModelQuota(ModelOutage):
+    """The account at a language model's server has nothing left. Another provider may help, waiting seldom does."""
 
 
 class ModelTooLong(ModelError):
@@ -210,3 +221,32 @@ class ReadingRefused(InputError):
 
 class DetectorError(InputError):
     """A detector cannot be used: not found, or it does not keep the detectors' contract."""
+
+
+class HealingError(ChimeraError):
+    """A patch could not be made, tried or applied."""
+
+
+class PatchInvalid(HealingError, InputError):
+    """A patch does not fit: its form, a path that it must not touch, a text that is not there exactly once."""
+
+
+class PatchConflict(HealingError):
+    """Somebody else changed files that a patch is to change or to give back. Nothing was done. `paths` names them."""
+
+    def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.args = (message, paths)
+        self.paths = paths
+
+
+class TreeBusy(HealingError):
+    """Another process changes the same tree just now. Try again."""
+
+
+class SandboxUnavailable(HealingError):
+    """No sandbox works on this machine, so no code is run. The message names what each of them lacks."""
+
+
+class ReloadError(ChimeraError):
+    """A module could not be loaded anew. The version before it is still the one in use."""

@@ -5,7 +5,7 @@ Imported late: `httpx2` comes with the `openai` package.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import httpx2
@@ -15,30 +15,58 @@ from chimera.core.errors import ModelTooLong
 CODED = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 """Headers that describe a body as it travelled."""
 
+CONNECT_S = 5.0
+"""To get through to a server at all. One that is switched off often does not even refuse."""
+
 
 class BoundedClient(httpx2.AsyncClient):
     """Follows no redirect, sends none of the headers `withheld`, and reads `max_bytes` of a body, unpacked.
 
-    `send` raises ModelTooLong for a longer one, and what `httpx2.AsyncClient.send` raises.
+    Of one that is asked for as a stream it reads `max_stream_bytes`, which are more by default: each word of it travels
+    in an envelope. `send`, and reading a stream, raise ModelTooLong for a longer one, and what
+    `httpx2.AsyncClient.send` raises.
     """
 
-    def __init__(self, *, max_bytes: int, withheld: Collection[str], timeout_s: float) -> None:
-        limits = httpx2.Limits(max_connections=1_000, max_keepalive_connections=100)
-        super().__init__(timeout=timeout_s, limits=limits, follow_redirects=False)
+    def __init__(
+        self, *, max_bytes: int, withheld: Collection[str], timeout_s: float, max_stream_bytes: int | None = None
+    ) -> None:
+        super().__init__(
+            timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+            limits=httpx2.Limits(max_connections=1_000, max_keepalive_connections=1_000),
+            follow_redirects=False,
+        )
         self._max_bytes = max_bytes
+        self._max_stream_bytes = 16 * max_bytes if max_stream_bytes is None else max_stream_bytes
         self._withheld = withheld
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         for name in self._withheld:
             request.headers.pop(name, None)
+        streamed = bool(options.get("stream"))
         response = await super().send(request, **{**options, "stream": True})
-        body = bytearray()
-        try:
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > self._max_bytes:
-                    raise ModelTooLong(f"the answer has more than {self._max_bytes} bytes")
-        finally:
-            await response.aclose()
+        body = _Bounded(response, self._max_stream_bytes if streamed else self._max_bytes)
         headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in CODED]
-        return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+        if streamed:
+            return httpx2.Response(response.status_code, headers=headers, stream=body, request=request)
+        try:
+            content = b"".join([part async for part in body])
+        finally:
+            await body.aclose()
+        return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, response: httpx2.Response, max_bytes: int) -> None:
+        self._response = response
+        self._max_bytes = max_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for part in self._response.aiter_bytes():
+            size += len(part)
+            if size > self._max_bytes:
+                raise ModelTooLong(f"the answer has more than {self._max_bytes} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._response.aclose()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from chimera.core.errors import InputError, ModelError, ModelOutage, ModelTooLong
+from chimera.core.errors import InputError, ModelError, ModelOutage, ModelRefused, ModelTooLong
 from chimera.llm.chat import MAX_MESSAGE_CHARS, ChatModel, ChatRequest, ChatResponse
 
 TIMEOUT_S = 60.0
@@ -38,7 +38,9 @@ class PythonModel(ChatModel):
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
         """What the function returns. Raises ModelOutage when it takes too long, ModelError when it raises or returns
-        no text, ModelTooLong when it returns too much."""
+        no text, ModelTooLong when it returns too much, ModelRefused for tools and a schema, which it is not told."""
+        if request.tools or request.answer is not None:
+            raise ModelRefused(f"{self.name} is a function: it knows no tools, and no schema of an answer")
         told = request.conversation()
         arguments = (told, request.seed) if self._takes_all else (told[-1]["content"],)
         try:
@@ -52,7 +54,7 @@ class PythonModel(ChatModel):
             raise ModelError(f"{self.name} returned a {type(text).__name__}; it has to return a str")
         if len(text) > MAX_MESSAGE_CHARS:
             raise ModelTooLong(f"{self.name} returned {len(text)} characters; the limit is {MAX_MESSAGE_CHARS}")
-        return ChatResponse(text=text.encode("utf-8", "replace").decode())
+        return ChatResponse(text=text.encode("utf-8", "replace").decode(), provider=self.name)
 
     async def _call(self, arguments: tuple[Any, ...]) -> Any:
         if inspect.iscoroutinefunction(self._function):

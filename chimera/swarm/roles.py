@@ -71,7 +71,7 @@ async def compose(task: Task, context: Context) -> Reply:
         messages = (ChatMessage(role="system", content=SYSTEM_PROMPT), ChatMessage(role="user", content=question))
         async with model:
             response = await model.chat(ChatRequest(messages=messages, documents=chosen))
-        answer, cost_usd = response.text, response.cost_usd
+        answer, cost_usd = response.text, response.cost_usd or 0.0
     note = "" if model.writes else brief.OFFLINE_NOTE
     made = made.model_copy(update={"answer": answer, "model": model.name, "note": note})
     undecided = "" if made.agreed else f"not agreed: {made.decision.explanation}"

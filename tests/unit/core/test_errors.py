@@ -18,7 +18,7 @@ from chimera.core.errors import (
     GraphError,
     InputError,
     MissingExtra,
-    ModelUnavailable,
+    ModelRefused,
     NoAgents,
     Overloaded,
     UnreadableDocument,
@@ -85,6 +85,6 @@ def test_fields_and_messages() -> None:
 
 
 def test_what_the_caller_can_mend_is_an_input_error() -> None:
-    assert issubclass(ModelUnavailable, InputError)
+    assert issubclass(ModelRefused, InputError)
     assert issubclass(NoAgents, InputError)
     assert not issubclass(Overloaded, InputError)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from chimera.core.errors import ModelError
+from chimera.core.errors import ModelError, ModelRefused
 from chimera.core.types import Quote
-from chimera.llm.chat import ChatMessage, ChatRequest
+from chimera.llm.chat import ChatMessage, ChatRequest, ToolSpec
 from chimera.llm.offline import OfflineModel
 
 ASKED = (ChatMessage(role="user", content="how many features?"),)
@@ -34,3 +36,9 @@ async def test_without_documents_it_says_what_it_cannot_do() -> None:
 
 def test_it_does_not_claim_to_write() -> None:
     assert not OfflineModel.writes
+
+
+@pytest.mark.parametrize("wanted", [{"tools": (ToolSpec(name="t"),)}, {"answer": {"type": "object"}}])
+async def test_it_knows_no_tools_and_no_schema(wanted: dict[str, Any]) -> None:
+    with pytest.raises(ModelRefused, match="no tools, and no schema"):
+        await OfflineModel().chat(ChatRequest(messages=ASKED, documents=quotes("a"), **wanted))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from chimera.core.errors import InputError, ModelError, ModelOutage, ModelTooLong
+from chimera.core.errors import InputError, ModelError, ModelOutage, ModelRefused, ModelTooLong
 from chimera.core.types import Quote
-from chimera.llm.chat import ChatMessage, ChatRequest
+from chimera.llm.chat import ChatMessage, ChatRequest, ToolSpec
 from chimera.llm.python_model import PythonModel
 
 FUNCTIONS = """
@@ -159,3 +160,9 @@ async def test_calls_that_never_return_keep_a_bounded_number_of_threads() -> Non
     while threading.active_count() > before:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert (await waiting.chat(ASKED)).text == "waited", "their places are free again"
+
+
+@pytest.mark.parametrize("wanted", [{"tools": (ToolSpec(name="t"),)}, {"answer": {"type": "object"}}])
+async def test_a_function_is_not_asked_for_what_it_would_not_be_told(wanted: dict[str, Any]) -> None:
+    with pytest.raises(ModelRefused, match="no tools, and no schema"):
+        await model("prompt").chat(ASKED.model_copy(update=wanted))

@@ -18,7 +18,7 @@ from chimera.arena.miners.retry import Backoff
 from chimera.arena.types import MAX_TEXT_CHARS
 from chimera.core.clock import ManualClock
 from chimera.core.errors import InputError, MinerError, ModelError, ModelRefused
-from chimera.llm.compatible import MAX_RESPONSE_BYTES
+from chimera.llm.remote import MAX_RESPONSE_BYTES
 from tests.llm_server import LlmServer, Said
 
 FUNCTIONS = """

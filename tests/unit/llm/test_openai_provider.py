@@ -1,4 +1,7 @@
-"""The model behind any OpenAI-compatible server, against a real one that misbehaves."""
+"""A model behind OpenAI, or a server that speaks as it does: how it is asked, and what a bad server cannot do to us.
+
+The server is a stub, over real connections.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,20 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from chimera.core.errors import InputError, ModelError, ModelOutage, ModelRefused, ModelTooLong
+from chimera.core.errors import (
+    InputError,
+    ModelError,
+    ModelOutage,
+    ModelQuota,
+    ModelRefused,
+    ModelTooLong,
+    ModelUnauthorized,
+)
 from chimera.core.types import Quote
 from chimera.llm.chat import ChatMessage, ChatRequest
-from chimera.llm.compatible import MAX_RESPONSE_BYTES, CompatibleModel, check_url
+from chimera.llm.models import check_url
+from chimera.llm.openai_provider import OpenAIProvider
+from chimera.llm.remote import MAX_RESPONSE_BYTES
 from tests.llm_server import LlmServer, Said
 
 KEY = "sk-very-secret-0123456789"
@@ -33,13 +46,13 @@ def server() -> Iterator[LlmServer]:
 
 
 @pytest.fixture
-async def model(server: LlmServer) -> AsyncIterator[CompatibleModel]:
+async def model(server: LlmServer) -> AsyncIterator[OpenAIProvider]:
     name = f"compatible:m/1@{server.url}"
-    async with CompatibleModel(name, model="m/1", base_url=server.url, api_key=KEY, timeout_s=20.0) as model:
+    async with OpenAIProvider(name, model="m/1", base_url=server.url, api_key=KEY, timeout_s=20.0) as model:
         yield model
 
 
-async def refused(model: CompatibleModel) -> ModelError:
+async def refused(model: OpenAIProvider) -> ModelError:
     """What it raises. In no line of a traceback, which a log may hold, stands the key."""
     with pytest.raises(ModelError) as caught:
         await model.chat(ASKED)
@@ -48,7 +61,7 @@ async def refused(model: CompatibleModel) -> ModelError:
 
 
 async def test_what_is_sent_is_all_explicit_and_what_comes_back_is_all_read(
-    server: LlmServer, model: CompatibleModel, monkeypatch: pytest.MonkeyPatch
+    server: LlmServer, model: OpenAIProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-not-yours")
     response = await model.chat(ASKED)
@@ -71,14 +84,14 @@ async def test_what_is_sent_is_all_explicit_and_what_comes_back_is_all_read(
 
 async def test_no_seed_is_no_seed_and_no_key_is_no_header(server: LlmServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)  # which the openai package would take by itself
-    async with CompatibleModel("n", model="m", base_url=server.url) as model:
+    async with OpenAIProvider("n", model="m", base_url=server.url) as model:
         await model.chat(ChatRequest(messages=ASKED.messages))
     assert "seed" not in server.requests[0]
     assert "authorization" not in server.headers[0]
 
 
 async def test_documents_reach_it_with_their_citations_before_the_question(
-    server: LlmServer, model: CompatibleModel
+    server: LlmServer, model: OpenAIProvider
 ) -> None:
     quote = Quote(text="Ten features.", file="diabetes.rst", line=7)
     await model.chat(ASKED.model_copy(update={"documents": (quote,)}))
@@ -97,7 +110,7 @@ async def test_documents_reach_it_with_their_citations_before_the_question(
     ],
 )
 async def test_the_request_id_is_the_providers(
-    server: LlmServer, model: CompatibleModel, headers: dict[str, str], request_id: str | None
+    server: LlmServer, model: OpenAIProvider, headers: dict[str, str], request_id: str | None
 ) -> None:
     server.answer_headers = headers
     assert (await model.chat(ASKED)).request_id == request_id
@@ -105,7 +118,7 @@ async def test_the_request_id_is_the_providers(
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
 async def test_a_fault_that_may_pass_is_an_outage_and_is_asked_once(
-    server: LlmServer, model: CompatibleModel, status: int
+    server: LlmServer, model: OpenAIProvider, status: int
 ) -> None:
     server.script = [Said(status, b'{"error": {"message": "busy\\u001b[31m, \\nlater"}}', {"Retry-After": "2.5"})]
     error = await refused(model)
@@ -115,7 +128,7 @@ async def test_a_fault_that_may_pass_is_an_outage_and_is_asked_once(
 
 
 @pytest.mark.parametrize("after", ["nan", "-1", "Wed, 21 Oct 2015 07:28:00 GMT"])
-async def test_a_wait_that_makes_no_sense_is_none(server: LlmServer, model: CompatibleModel, after: str) -> None:
+async def test_a_wait_that_makes_no_sense_is_none(server: LlmServer, model: OpenAIProvider, after: str) -> None:
     server.script = [Said(429, b"{}", {"Retry-After": after})]
     error = await refused(model)
     assert isinstance(error, ModelOutage) and error.retry_after_s == 0.0
@@ -123,20 +136,38 @@ async def test_a_wait_that_makes_no_sense_is_none(server: LlmServer, model: Comp
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(400, "too many tokens"), (401, "is OPENAI_API_KEY set"), (404, "is there a model 'm/1'"), (302, "302")],
+    [(400, "too many tokens"), (422, "too many tokens"), (404, "is there a model 'm/1'"), (302, "302")],
 )
 async def test_a_refusal_is_the_callers_to_mend(
-    server: LlmServer, model: CompatibleModel, status: int, said: str
+    server: LlmServer, model: OpenAIProvider, status: int, said: str
 ) -> None:
     server.script = [Said(status, b'{"error": {"message": "too many tokens"}}', {"Location": "/elsewhere"})]
     error = await refused(model)
-    assert isinstance(error, ModelRefused) and isinstance(error, InputError)
+    assert type(error) is ModelRefused and isinstance(error, InputError)
     assert said in str(error)
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_key_that_is_not_taken_is_named(server: LlmServer, model: OpenAIProvider, status: int) -> None:
+    server.script = [Said(status, b'{"error": {"message": "no"}}')]
+    error = await refused(model)
+    assert isinstance(error, ModelUnauthorized) and "is OPENAI_API_KEY set" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(429, "insufficient_quota"), (402, "payment_required")], ids=["openai", "others"]
+)
+async def test_an_empty_account_is_told_from_a_busy_server(
+    server: LlmServer, model: OpenAIProvider, status: int, code: str
+) -> None:
+    server.script = [Said(status, json.dumps({"error": {"message": "pay", "code": code}}).encode()), Said(429, b"{}")]
+    assert type(await refused(model)) is ModelQuota
+    assert type(await refused(model)) is ModelOutage
+
+
 async def test_a_server_that_repeats_the_key_does_not_get_it_into_a_message(
-    server: LlmServer, model: CompatibleModel
+    server: LlmServer, model: OpenAIProvider
 ) -> None:
     told = f"Incorrect API key provided: {KEY}"
     bodies = [told, json.dumps({"error": {"message": told}}), json.dumps({"detail": told}), " " * 1_990 + KEY]
@@ -163,12 +194,12 @@ async def test_a_server_that_repeats_the_key_does_not_get_it_into_a_message(
         b'{"choices": [{"message": {"content": ["a"]}}]}',
     ],
 )
-async def test_garbage_is_an_outage(server: LlmServer, model: CompatibleModel, body: bytes) -> None:
+async def test_garbage_is_an_outage(server: LlmServer, model: OpenAIProvider, body: bytes) -> None:
     server.script = [Said(body=body)]
     assert isinstance(await refused(model), ModelOutage)
 
 
-async def test_what_is_odd_and_harmless_is_taken(server: LlmServer, model: CompatibleModel) -> None:
+async def test_what_is_odd_and_harmless_is_taken(server: LlmServer, model: OpenAIProvider) -> None:
     server.script = [
         Said(body=b'{"choices": [{"message": {"content": null}}], "usage": {"prompt_tokens": -1}}'),
         Said(body=b'{"choices": [{"message": {"content": "a\\ud800b"}}], "usage": "much"}'),
@@ -181,7 +212,7 @@ async def test_what_is_odd_and_harmless_is_taken(server: LlmServer, model: Compa
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("packed", [False, True])
 async def test_an_endless_answer_is_not_read(
-    server: LlmServer, model: CompatibleModel, status: int, packed: bool
+    server: LlmServer, model: OpenAIProvider, status: int, packed: bool
 ) -> None:
     body = b'{"choices": [{"message": {"content": "' + b"x" * 2 * MAX_RESPONSE_BYTES + b'"}}]}'
     headers = {"Content-Encoding": "gzip"} if packed else {}
@@ -191,7 +222,7 @@ async def test_an_endless_answer_is_not_read(
     assert (await model.chat(ASKED)).text == "you said: how many?"
 
 
-async def test_an_answer_may_come_packed(server: LlmServer, model: CompatibleModel) -> None:
+async def test_an_answer_may_come_packed(server: LlmServer, model: OpenAIProvider) -> None:
     body = server.completion({"model": "m", "messages": [{"content": "hi"}]})
     server.script = [Said(body=gzip.compress(body), headers={"Content-Encoding": "gzip"})]
     assert (await model.chat(ASKED)).text == "you said: hi"
@@ -200,7 +231,7 @@ async def test_an_answer_may_come_packed(server: LlmServer, model: CompatibleMod
 async def test_a_server_that_says_nothing_is_left_in_time(server: LlmServer) -> None:
     never = threading.Event()
     server.script = [Said(waits=never)]
-    async with CompatibleModel("slow", model="m", base_url=server.url, timeout_s=0.2) as model:
+    async with OpenAIProvider("slow", model="m", base_url=server.url, timeout_s=0.2) as model:
         error = await refused(model)
     never.set()
     assert isinstance(error, ModelOutage) and "slow did not answer within 0.2 s" in str(error)
@@ -225,7 +256,7 @@ async def test_a_server_that_drips_is_left_in_time() -> None:
         thread = threading.Thread(target=drip, args=(listener,), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        async with CompatibleModel("drip", model="m", base_url=url, timeout_s=0.4) as model:
+        async with OpenAIProvider("drip", model="m", base_url=url, timeout_s=0.4) as model:
             error = await refused(model)
         stop.set()
         thread.join()
@@ -235,7 +266,7 @@ async def test_a_server_that_drips_is_left_in_time() -> None:
 async def test_nobody_there_is_an_outage() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    async with CompatibleModel("gone", model="m", base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY) as model:
+    async with OpenAIProvider("gone", model="m", base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY) as model:
         error = await refused(model)
     assert isinstance(error, ModelOutage) and "no connection" in str(error)
 
@@ -243,7 +274,7 @@ async def test_nobody_there_is_an_outage() -> None:
 @pytest.mark.parametrize("key", ["sk 1", "sk-1\nX: y", "sk-é"])
 def test_what_is_no_key_is_refused_without_saying_it(key: str) -> None:
     with pytest.raises(InputError, match="OPENAI_API_KEY is not a key") as caught:
-        CompatibleModel("n", model="m", base_url="https://h/v1", api_key=key)
+        OpenAIProvider("n", model="m", base_url="https://h/v1", api_key=key)
     assert key not in str(caught.value)
 
 
@@ -262,7 +293,7 @@ def test_what_is_no_key_is_refused_without_saying_it(key: str) -> None:
 async def test_a_key_goes_only_where_nobody_listens_in(url: str, sent: bool) -> None:
     import httpx2
 
-    async with CompatibleModel("n", model="m", base_url=url, api_key=KEY) as model:
+    async with OpenAIProvider("n", model="m", base_url=url, api_key=KEY) as model:
         client = model._open()
         seen: list[httpx2.Request] = []
 

@@ -1,0 +1,55 @@
+"""A limit on how long code of a new version may run in this process before it has been accepted.
+
+A thread cannot be ended from outside, but an exception can be raised in it at its next bytecode (CPython's
+`PyThreadState_SetAsyncExc`). That stops a loop in Python. It does not stop native code that never comes back: what is
+not trusted is tried in a sandbox before it comes here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from chimera.core.errors import ReloadError
+
+AGAIN_S = 0.1
+"""How soon it is raised again in code that has caught it."""
+
+
+class OutOfTime(BaseException):
+    """Not an Exception, so that an `except Exception` in a loop does not keep the loop going."""
+
+
+@contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Raises ReloadError that begins with `what` in the thread that entered, once `seconds` have passed."""
+    thread, lock, done = threading.get_ident(), threading.Lock(), threading.Event()
+
+    def watch() -> None:
+        pause = seconds
+        while not done.wait(pause):
+            with lock:
+                if not done.is_set():
+                    _raise_in(thread, OutOfTime)
+            pause = AGAIN_S
+
+    threading.Thread(target=watch, name="reload time limit", daemon=True).start()
+    try:
+        try:
+            yield
+        finally:
+            with lock:
+                done.set()
+                _raise_in(thread, None)
+    except OutOfTime:
+        raise ReloadError(f"{what} took more than {seconds:g} s: it was stopped") from None
+    finally:
+        done.set()
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """None takes back what has not been raised yet."""
+    pointer = ctypes.py_object(error) if error else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), pointer)

@@ -47,8 +47,9 @@ CHIMERA_ELSEWHERE = (
     "watch",
     "anomaly evaluate",
     "anomaly forecast",
+    "heal judge",
 )
-"""These need a swarm, a mission or a server: tests/acceptance/test_missions.py and test_watch.py have them."""
+"""These need a swarm, a mission or a server: tests/acceptance/test_missions.py, test_watch.py and test_heal.py do."""
 
 CHIMERA = [line for line in commands() if line.startswith("chimera ") and not line[8:].startswith(CHIMERA_ELSEWHERE)]
 MAKE = [line for line in commands() if re.match(r"make( |$)", line)]
@@ -65,7 +66,8 @@ TESTED_ELSEWHERE = (
 def test_there_are_commands_and_each_has_a_test() -> None:
     assert min(len(CHIMERA), len(MAKE), len(JOBS), len(PYTHON)) >= 2
     elsewhere = "".join(
-        (ROOT / f"tests/acceptance/test_{name}.py").read_text(encoding="utf-8") for name in ("missions", "watch")
+        (ROOT / f"tests/acceptance/test_{name}.py").read_text(encoding="utf-8")
+        for name in ("missions", "watch", "heal")
     )
     for words in CHIMERA_ELSEWHERE:
         assert "chimera(" + ", ".join(f'"{word}"' for word in words.split()) in elsewhere.replace(

@@ -10,11 +10,12 @@ from pydantic import Field
 
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.errors import HealingError, InputError, PatchInvalid
+from chimera.core.stats import wilson_interval
 from chimera.core.types import Frozen
 from chimera.healing.failure import Failure
 from chimera.healing.generator import CodeGenerator
 from chimera.healing.judge import Verdict, judge
-from chimera.healing.memory import PatchMemory, Remembered, signature
+from chimera.healing.memory import MAX_RECALLED, PatchMemory, Remembered, signature
 from chimera.healing.patch import CodePatch, edited
 from chimera.healing.policy import PathPolicy
 from chimera.healing.sandbox.port import Sandbox
@@ -86,9 +87,12 @@ class Healer:
         self._clock = clock or SystemClock()
 
     def success_rate(self, failure: Failure) -> float | None:
-        """The share of patches for the like of `failure` that were accepted; None where none is known."""
-        known = self.memory.recall(signature(failure.text), 100) if self.memory else ()
-        return sum(each.accepted for each in known) / len(known) if known else None
+        """The most that the share of accepted patches for the like of `failure` may be; None where none is known.
+
+        The high end of the 95 % Wilson interval: a patch or two that failed say little.
+        """
+        known = self.memory.recall(signature(failure.text), MAX_RECALLED) if self.memory else ()
+        return wilson_interval(sum(each.accepted for each in known), len(known))[1] if known else None
 
     async def heal(self, failure: Failure, paths: Sequence[str]) -> PatchResult:
         """Find a patch for `failure`. `paths` are the files of the workspace that the model is shown.

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from chimera.core.errors import InputError, ModelError, ModelOutage, ModelRefused, ModelTooLong
+from chimera.core.errors import InputError, ModelError, ModelRefused, ModelSilent, ModelTooLong
 from chimera.llm.chat import MAX_MESSAGE_CHARS, ChatModel, ChatRequest, ChatResponse
 
 TIMEOUT_S = 60.0
@@ -37,7 +37,7 @@ class PythonModel(ChatModel):
         self._free = asyncio.Semaphore(threads)
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
-        """What the function returns. Raises ModelOutage when it takes too long, ModelError when it raises or returns
+        """What the function returns. Raises ModelSilent when it takes too long, ModelError when it raises or returns
         no text, ModelTooLong when it returns too much, ModelRefused for tools and a schema, which it is not told."""
         if request.tools or request.answer is not None:
             raise ModelRefused(f"{self.name} is a function: it knows no tools, and no schema of an answer")
@@ -48,7 +48,7 @@ class PythonModel(ChatModel):
                 text = await self._call(arguments)
         except Exception as error:
             if limit.expired():
-                raise ModelOutage(f"{self.name} did not return within {self._timeout_s:g} s") from error
+                raise ModelSilent(f"{self.name} did not return within {self._timeout_s:g} s") from error
             raise ModelError(f"{self.name} raised {type(error).__name__}: {str(error)[:500]}") from error
         if not isinstance(text, str):
             raise ModelError(f"{self.name} returned a {type(text).__name__}; it has to return a str")

@@ -157,16 +157,17 @@ class HeartNode:
         )
 
     def _notice(self, event: Event, alert: Alert | None) -> Decision:
+        module = self._mind.owner_of(event)
         failure = event if isinstance(event, Failure) else None
+        if alert is not None and module is not None:
+            failure = failure_of(alert, module, self._readings(alert.metric))
         rate = self._healer.success_rate(failure) if self._healer and failure else None
         decision = self._mind.consider(event, success_rate=rate)
         what = event.kind if isinstance(event, Failure) else f"{event.event} of {event.metric}"
         self._tell("noticed", decision.subject, what)
         self._tell("decided", decision.subject, f"{decision.action}: {decision.reason}")
         if decision.action == "patch":
-            if failure is None:
-                assert alert is not None and decision.module is not None
-                failure = failure_of(alert, decision.module, self._readings(alert.metric))
+            assert failure is not None, "what has no module is never patched"
             try:
                 self._waiting.put_nowait((decision, failure, alert))
             except asyncio.QueueFull:

@@ -77,8 +77,9 @@ class MetacognitiveEngine:
         self._subjects: OrderedDict[str, _Subject] = OrderedDict()
 
     def consider(self, event: Event, *, success_rate: float | None = None) -> Decision:
-        """Decide. `success_rate` is what share of patches for the like was kept, None where nothing is known."""
-        subject, module = self._of(event)
+        """Decide. `success_rate` is the most that the share of kept patches for the like may be."""
+        module = self.owner_of(event)
+        subject = module or (event.module if isinstance(event, Failure) else event.metric)
         action, reason = self._by_weight(event, module)
         if action != "patch":
             return Decision(action=action, subject=subject, module=module, reason=reason)
@@ -95,11 +96,11 @@ class MetacognitiveEngine:
             about.patches.clear()
             about.asked = False
 
-    def _of(self, event: Event) -> tuple[str, str | None]:
+    def owner_of(self, event: Event) -> str | None:
+        """The module that is to blame; None where nobody has named one."""
         if isinstance(event, Failure):
-            return event.module, event.module
-        owner = next((name for pattern, name in self._owners.items() if fnmatchcase(event.metric, pattern)), None)
-        return owner or event.metric, owner
+            return event.module
+        return next((name for pattern, name in self._owners.items() if fnmatchcase(event.metric, pattern)), None)
 
     def _by_weight(self, event: Event, module: str | None) -> tuple[Action, str]:
         """What the event alone is reason for."""

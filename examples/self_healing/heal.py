@@ -122,7 +122,7 @@ async def run(model_name: str | None, folder: Path, pause_s: float) -> list[Hear
             home=folder / "heart",
             owners={"till_*": "till"},
             deciding=MetacognitionOptions(cooldown_s=COOLDOWN_S),
-            healing=HealerOptions(repairs=0),
+            healing=HealerOptions(repairs=0, wall_s=60.0),
             probation=ProbationOptions(readings=20),
         )
         node = HeartNode(settings)

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import zlib
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple, Self
 
@@ -99,9 +100,9 @@ class ServerSource(Source):
         self._web: web.Server | None = None
         self._server: asyncio.Server | None = None
 
+    @abstractmethod
     async def take(self, post: Post) -> Answer:
         """Make readings of it and hand them to `accept`. Raises Refusal."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         self._web = serving = web.Server(

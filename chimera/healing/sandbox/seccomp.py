@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from chimera.core.errors import SandboxUnavailable
 from chimera.healing.sandbox.syscalls import ARCHITECTURES, NEWEST, NUMBERS, Architecture
 
 LOAD, AND, EQUAL, AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
@@ -115,13 +116,13 @@ WITHOUT_SCOPES: tuple[Refusal, ...] = tuple(
 def program(refusals: Iterable[Refusal], machine: str | None = None) -> bytes:
     """The filter as the kernel takes it: `struct sock_filter`s of 8 bytes each, for this machine or the one named.
 
-    Raises NotImplementedError on a machine whose calls are not known here.
+    Raises SandboxUnavailable on a machine whose calls are not known here.
     """
     machine = machine or platform.machine()
     arch = ARCHITECTURES.get(machine)
     if arch is None:
         known = " and ".join(ARCHITECTURES)
-        raise NotImplementedError(f"system calls of {machine} are not known: a sandbox needs {known}")
+        raise SandboxUnavailable(f"system calls of {machine} are not known: a sandbox needs {known}")
     code = [
         _step(LOAD, ARCH),
         _step(EQUAL, arch.audit, 1, 0),

@@ -46,7 +46,7 @@ async def healed(answers: list[str], memory: PatchMemory, **options: int) -> tup
         hidden_tests=BASKET / "hidden",
         sandbox=open_sandbox(),
         memory=memory,
-        options=HealerOptions(**options),
+        options=HealerOptions(wall_s=60.0, **options),
     )
     return await healer.heal(FAILURE, ["basket.py"]), model
 

@@ -32,7 +32,7 @@ def place(tmp_path: Path) -> Path:
 async def judged(place: Path, *edits: dict[str, str], walls: NoWalls | None = None, **more: Any) -> Verdict:
     patch = {"summary": "s", "edits": list(edits), **more.pop("patch", {})}
     before = snapshot(place / "work").digest
-    verdict = await judge(place / "work", place / "hidden", patch, walls or NoWalls(), **more)
+    verdict = await judge(place / "work", place / "hidden", patch, walls or NoWalls(), **{"wall_s": 60.0, **more})
     assert snapshot(place / "work").digest == before
     return verdict
 
@@ -88,7 +88,7 @@ async def test_tests_of_the_patch_itself_must_pass_too(place: Path) -> None:
 async def test_held_out_tests_within_the_workspace_are_not_in_the_visible_run(place: Path) -> None:
     (place / "hidden").rename(place / "work" / "hidden")
     walls = NoWalls()
-    verdict = await judge(place / "work", place / "work/hidden", {"summary": "s", "edits": [FIX]}, walls)
+    verdict = await judge(place / "work", place / "work/hidden", {"summary": "s", "edits": [FIX]}, walls, wall_s=60.0)
     assert verdict.accepted, verdict.reason
     assert [any("hidden" in name for name in names) for _, names in walls.seen] == [True, False, True]
     assert SECRET not in walls.seen[1][0]
@@ -107,7 +107,7 @@ async def test_a_workspace_that_changes_meanwhile_is_told(place: Path) -> None:
             (place / "work/app.py").write_text("# other\n")
             return await super().run(*arguments, **options)
 
-    verdict = await judge(place / "work", place / "hidden", {"summary": "s", "edits": [FIX]}, Meddling())
+    verdict = await judge(place / "work", place / "hidden", {"summary": "s", "edits": [FIX]}, Meddling(), wall_s=60.0)
     assert (verdict.verdict, verdict.stage) == ("reject", "workspace")
 
 

@@ -29,6 +29,9 @@ def test_plain(tmp_path, capsys):
 """
 GOOD = "def double(x):\n    return 2 * x\n"
 BAD = "def double(x):\n    return 3 * x\n"
+PATIENT_S = 60.0
+"""For what ends by itself: on a busy machine to begin takes seconds."""
+
 SUITE = Suite(name="visible", tests=("test_app.py",), files={"test_app.py": TESTS})
 IDS = {"test_double[one]", "test_double[two]", "TestMore::test_zero", "test_plain"}
 EXPECTED = Expected(ids=frozenset(f"test_app.py::{name}" for name in IDS))
@@ -40,11 +43,11 @@ def workspace(app: str) -> dict[str, bytes]:
 
 async def tried(app: str, tests: bytes = TESTS, expected: Expected = EXPECTED, **options: float) -> TrialReport:
     suite = Suite(name="visible", tests=("test_app.py",), files={"test_app.py": tests})
-    return await Trial(NoWalls(), **options).run(workspace(app), suite, expected)  # type: ignore[arg-type]
+    return await Trial(NoWalls(), **{"wall_s": PATIENT_S, **options}).run(workspace(app), suite, expected)  # type: ignore[arg-type]
 
 
 async def test_ids_are_collected_over_the_code_as_it_was_and_good_code_passes() -> None:
-    trial = Trial(NoWalls())
+    trial = Trial(NoWalls(), wall_s=PATIENT_S)
     assert await trial.collect(workspace(BAD), [SUITE]) == [EXPECTED]
     report = await trial.run(workspace(GOOD), SUITE, EXPECTED)
     assert (report.ok, report.passed, report.expected) == (True, 4, 4), report.reason
@@ -52,7 +55,7 @@ async def test_ids_are_collected_over_the_code_as_it_was_and_good_code_passes() 
 
 @pytest.mark.parametrize("app", ["def double(:", "import nothing_of_this_name", "import os; os._exit(0)"])
 async def test_where_the_old_code_cannot_be_imported_names_are_read_from_the_text(app: str) -> None:
-    trial = Trial(NoWalls())
+    trial = Trial(NoWalls(), wall_s=PATIENT_S)
     [expected] = await trial.collect(workspace(app), [SUITE])
     assert expected == Expected(
         names=frozenset(f"test_app.py::{name}" for name in ("test_double", "TestMore::test_zero", "test_plain"))
@@ -125,14 +128,14 @@ async def test_the_keys_are_in_no_place_that_the_code_can_read() -> None:
         return bytes.fromhex(keys[-1])
 
     walls = NoWalls()
-    assert (await Trial(walls, nonce=nonce).run(workspace(GOOD), SUITE, EXPECTED)).ok
+    assert (await Trial(walls, nonce=nonce, wall_s=PATIENT_S).run(workspace(GOOD), SUITE, EXPECTED)).ok
     assert keys and not [seen for seen, _ in walls.seen if keys[0] in seen]
 
 
 async def test_a_suite_sees_its_own_tests_only() -> None:
     walls = NoWalls()
     hidden = Suite(name="hidden", tests=("h/test_h.py",), files={"h/test_h.py": TESTS}, folders=("h",))
-    trial = Trial(walls)
+    trial = Trial(walls, wall_s=PATIENT_S)
     await trial.run(workspace(GOOD), SUITE, EXPECTED)
     await trial.run(workspace(GOOD), hidden, EXPECTED)
     assert [sorted(names) for _, names in walls.seen] == [["app.py", "test_app.py"], ["app.py", "h", "h/test_h.py"]]

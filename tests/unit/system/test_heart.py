@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from chimera.anomaly.engine import AnomalyDetectionEngine
 from chimera.anomaly.sources.push import PushSource
 from chimera.core.clock import SystemClock
 from chimera.core.errors import InputError
+from chimera.core.watching import AnomalyDetected, AnomalyKind, Reading
 from chimera.healing.apply import apply
-from chimera.healing.failure import Failure
+from chimera.healing.change_log import ChangeLog, State
+from chimera.healing.failure import Failure, failure_of
 from chimera.healing.generator import CodeGenerator, GeneratorOptions
 from chimera.healing.healer import HealerOptions, PatchResult
+from chimera.healing.memory import signature
+from chimera.healing.patch import CodePatch, Whole
 from chimera.reload.manager import HotReloadManager
 from chimera.system.heart import HeartNode, HeartSettings, Review
 from chimera.system.metacognition import Decision
@@ -45,7 +50,7 @@ class Place:
             hidden_tests=folder / "hidden",
             home=self.home,
             owners={"m": name},
-            healing=HealerOptions(repairs=0),
+            healing=HealerOptions(repairs=0, wall_s=60.0),
         )
         self.node = HeartNode(settings, review=review)
         self.node.source = self.source = PushSource()
@@ -143,11 +148,32 @@ async def test_a_node_without_its_parts_names_them(place: Any) -> None:
         await one.node.run()
 
 
-async def test_what_was_applied_before_a_crash_is_whole_when_it_runs_again(place: Any) -> None:
-    """A change that is settled stays; `recover` is asked before anything else (see tests of `apply` for kill -9)."""
+@pytest.mark.parametrize(("state", "text"), [(State.APPLIED, AFTER), (State.INTENDED, BEFORE)])
+async def test_what_a_crash_left_half_done_is_undone_first(place: Any, state: State, text: str) -> None:
+    """What was done stays. Tests of `apply` have the crashes themselves, by kill -9."""
     one = place([])
     one.home.mkdir()
-    await asyncio.to_thread(apply, one.app, {f"{one.name}.py": AFTER.encode()}, log=one.home / "changes.db")
+    log = one.home / "changes.db"
+    applied = await asyncio.to_thread(apply, one.app, {f"{one.name}.py": AFTER.encode()}, log=log)
+    with closing(ChangeLog(log)) as kept:
+        kept.settle(applied.id, state)
     one.source.finish()
     await one.node.run()
-    assert one.text == AFTER
+    assert one.text == text
+
+
+@pytest.mark.parametrize(("rejected", "action"), [(0, "patch"), (2, "patch"), (30, "ask")])
+async def test_where_patches_for_the_like_never_helped_a_person_is_asked(
+    place: Any, rejected: int, action: str
+) -> None:
+    one = place([])
+    told = {"timestamp": 9.0, "value": 3.0, "kind": AnomalyKind.SPIKE, "since": 8.0, "expected": 1.0}
+    alert = AnomalyDetected(metric="m", score=9.0, **told)
+    await one.node.anomaly_engine.push([Reading(metric="m", timestamp=9.0, value=3.0)])
+    one.node._healer = healer = await asyncio.to_thread(one.node._prepared)
+    name = signature(failure_of(alert, one.name).text)
+    for number in range(rejected):
+        patch = CodePatch(summary="no", edits=(Whole(path="x.py", whole=f"x = {number}"),))
+        healer.memory.remember(name, patch, accepted=False)
+    assert one.node._notice(alert, alert).action == action
+    healer.memory.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from chimera.core.errors import GraphError, InputError, SwarmError
 from chimera.core.events import Event
 from chimera.core.types import AgentSpec, Budget, MissionState, Task, TaskResult
 from chimera.llm.models import open_model
+from chimera.reload.messages import Parcel, Reloaded, ReloadStatus
+from chimera.reload.source import read_source
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
 from chimera.swarm.intent import IntentCompiler
@@ -156,6 +159,31 @@ class SwarmCoordinator:
     async def status(self) -> SwarmStatus:
         """The swarm at this moment: what `chimera top` shows."""
         status: SwarmStatus = await self._running.call("status")
+        return status
+
+    async def reload(self, module: str, source: str | bytes | Path | None = None) -> Reloaded:
+        """Have this source of `module` in every cell, while agents are at work; None means the module's file.
+
+        Agents whose policies are of the module keep their state, as `migrate(state, old_version)` of the new source
+        makes it, or as it is. Cells that start later load this version too. Raises ReloadError if one cell cannot take
+        it; then none does.
+        """
+        read = await asyncio.to_thread(read_source, module, source)
+        done: Reloaded = await self._running.call("reload", module, Parcel(read.code, read.path))
+        return done
+
+    async def roll_back(self, module: str, *, lossy: bool = False) -> Reloaded:
+        """The version before again, in every cell; states go through `migrate_back(state, older_version)`.
+
+        With `lossy` agents have the state again that they had when they left it. Raises ReloadError.
+        """
+        now = (await self.reload_status()).modules.get(module)
+        done: Reloaded = await self._running.call("roll_back", module, lossy, now.version if now else 0)
+        return done
+
+    async def reload_status(self) -> ReloadStatus:
+        """Which versions of which modules run in the swarm."""
+        status: ReloadStatus = await self._running.call("reload_status")
         return status
 
     @property

@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from chimera.actors.sessions import Submission
 from chimera.core.config import Settings
-from chimera.core.errors import Overloaded
+from chimera.core.errors import GraphError, NoAgents, Overloaded
 from chimera.core.types import Isolation
+from chimera.swarm.brain import MissionBrain
+from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.policy import Seat
+
+MAX_GRAPH_BYTES = 3_000_000
+"""JSON bytes of a mission's graph, which is one event of the journal."""
 
 
 def most_missions(max_missions: int, priority: int) -> int:
@@ -44,3 +50,24 @@ def check_room(settings: Settings, seats: Iterable[Seat]) -> None:
             f" {settings.max_dedicated} (CHIMERA_MAX_DEDICATED)",
             60.0,
         )
+
+
+def admitted(submission: Submission, *, roles: set[str], decomposer: TaskDecomposer, swarm: str) -> MissionBrain:
+    """The brain of a new mission. Raises GraphError, NoAgents."""
+    size = len(submission.packed)
+    if size > MAX_GRAPH_BYTES:
+        why = f"the mission's tasks are {size} bytes as JSON; the limit is {MAX_GRAPH_BYTES}"
+        raise GraphError(why, "too_many")
+    graph = decomposer.validate(submission.graph())
+    for node in graph.nodes:
+        if node.task.role not in roles:
+            role = node.task.role
+            raise NoAgents(f"task {node.id!r} needs an agent of role {role!r}; spawn one: AgentSpec(role={role!r})")
+    return MissionBrain(
+        mission_id=submission.mission_id,
+        graph=graph,
+        deadline_s=submission.deadline_s,
+        decomposer=decomposer,
+        budget=submission.budget,
+        swarm=swarm,
+    )

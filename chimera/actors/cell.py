@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,15 @@ from typing import Any
 from chimera.actors import cluster
 from chimera.actors.lease import Lease
 from chimera.actors.outbox import Batch, Outbox
+from chimera.actors.reloading import Reloading
+from chimera.actors.residents import Resident, Residents
 from chimera.actors.state import AgentMemory, Memories
-from chimera.actors.work_loop import PING_S, Job, WorkLoop
+from chimera.actors.threads import Threads, said
+from chimera.actors.work_loop import Job, WorkLoop
 from chimera.core.config import Settings
 from chimera.core.errors import BudgetExceeded, InputError, NotBegun, PolicyError, ReplyError
 from chimera.core.types import FailureKind
+from chimera.reload.messages import Answer, Parcel, Request
 from chimera.swarm.attempt import Attempt, Report, Work
 from chimera.swarm.policy import Context, Meter, Policy, Seat, check_reply
 
@@ -43,11 +46,12 @@ class _Run:
 
     key: str
     agent_id: str
-    seat: Seat | None
-    policy: Policy | None
+    resident: Resident | None
     attempt: Attempt
     meter: Meter
     started: float
+    policy: Policy | None = None
+    """None until it has begun."""
     work: WorkLoop | None = None
     timer: asyncio.TimerHandle | None = None
     thread: asyncio.Task[None] | None = None
@@ -72,27 +76,37 @@ class Cell:
     It ends itself when nobody has collected from it for `settings.orphan_s`.
     """
 
+    control_methods = ("reload", "reload_status", "reload_source")
+
     def __init__(
-        self, *, named: str, swarm: str, settings: Settings, end_self: Callable[[], None] = cluster.end_self
+        self,
+        *,
+        named: str,
+        swarm: str,
+        settings: Settings,
+        end_self: Callable[[], None] = cluster.end_self,
+        find: Callable[[str], Any] = cluster.find,
     ) -> None:
         self._name = named
         self._settings = settings
-        self._agents: dict[str, tuple[Seat, Policy]] = {}
+        self._residents = Residents()
+        self._reloading = Reloading(f"{swarm}/{named}", f"{swarm}/Coordinator", self._residents, find=find)
         self._running: dict[str, _Run] = {}
         self._called_off: dict[str, None] = {}
         self._over: dict[str, None] = {}
         self._runs = 0
         self._checks: set[asyncio.Task[None]] = set()
         self._outbox: Outbox[Report] = Outbox()
-        self._overdue = 0
         self._begun = False
         self._memories = Memories(swarm, settings)
-        self._threads = asyncio.Semaphore(MAX_THREADS)
+        self._threads = Threads()
+        self._thread_room = asyncio.Semaphore(MAX_THREADS)
+        self._blocked = 0
         self._work: WorkLoop | None = None
         self._lease = Lease(settings.orphan_s, end_self)
 
     def __repr__(self) -> str:
-        return f"{self._name} {len(self._agents)} agents"
+        return f"{self._name} {len(self._residents)} agents"
 
     async def awake(self) -> None:
         """Ray awaits this in every process of this actor: also in one that nobody will ever call, which must end."""
@@ -109,14 +123,15 @@ class Cell:
             for run in list(self._running.values()):
                 self._close(run, _CANCELLED)
                 self._stop(run)
-            self._agents.clear()
+            self._residents.clear()
             self._called_off.clear()
             self._over.clear()
             self._outbox = Outbox()
+        await self._reloading.catch_up()
         refused = {}
         for seat in seats:
             try:
-                self._agents[seat.agent_id] = (seat, await asyncio.to_thread(seat.load))
+                await self._reloading.host(seat)
             except PolicyError as error:
                 refused[seat.agent_id] = str(error)
         self._lease.renew()
@@ -124,33 +139,54 @@ class Cell:
 
     async def evict(self, agent_ids: Sequence[str]) -> None:
         """Let these agents go."""
-        for agent_id in agent_ids:
-            self._agents.pop(agent_id, None)
+        self._residents.remove(agent_ids)
 
     async def run(self, batch: Sequence[tuple[str, Attempt]]) -> None:
         """Start these `(agent_id, attempt)`; returns at once, and each ends with a report in the outbox."""
-        work = self._work = self._work or WorkLoop(self._ended)
         jobs: list[Job] = []
         now = time.monotonic()
         for agent_id, attempt in batch:
             if attempt.id in self._running or attempt.id in self._over:
                 continue
-            seat, policy = self._agents.get(agent_id, (None, None))
+            resident = self._residents.get(agent_id)
             self._runs += 1
-            run = _Run(f"{attempt.id}#{self._runs}", agent_id, seat, policy, attempt, Meter(attempt.spend), now)
+            run = _Run(f"{attempt.id}#{self._runs}", agent_id, resident, attempt, Meter(attempt.spend), now)
             self._running[attempt.id] = run
             if attempt.id in self._called_off:
                 self._end(run, _CANCELLED)
-            elif policy is None:
+            elif resident is None:
                 self._end(run, _Ending(failure=FailureKind.LOST, detail=f"{agent_id} is not here (any more)"))
-            elif inspect.iscoroutinefunction(policy if inspect.isroutine(policy) else type(policy).__call__):
-                self._time(run)
-                run.work = work
-                jobs.append((run.key, partial(self._there, run)))
+            elif resident.due:
+                resident.later.append(partial(self._begin_alone, run, resident))
             else:
-                run.thread = asyncio.create_task(self._in_turn(run))
+                self._begin(run, resident, jobs)
+        self._start(jobs)
+
+    def _begin(self, run: _Run, resident: Resident, jobs: list[Job]) -> None:
+        """Start it in a thread, or add it to the `jobs` of the loop."""
+        policy = run.policy = resident.policy
+        resident.busy += 1
+        if inspect.iscoroutinefunction(policy if inspect.isroutine(policy) else type(policy).__call__):
+            self._time(run)
+            run.work = self._loop()
+            jobs.append((run.key, partial(self._there, run)))
+        else:
+            run.thread = asyncio.create_task(self._in_turn(run))
+
+    def _begin_alone(self, run: _Run, resident: Resident) -> None:
+        if self._has(run):
+            jobs: list[Job] = []
+            self._begin(run, resident, jobs)
+            self._start(jobs)
+
+    def _loop(self) -> WorkLoop:
+        if self._work is None:
+            self._work = WorkLoop(self._ended)
+        return self._work
+
+    def _start(self, jobs: list[Job]) -> None:
         if jobs:
-            work.start(jobs)
+            self._loop().start(jobs)
 
     async def cancel(self, attempt_ids: Sequence[str]) -> None:
         """Stop these attempts. A synchronous policy cannot be: its thread is left alone, its reply dropped."""
@@ -166,7 +202,7 @@ class Cell:
         self._lease.renew()
         if not self._begun:
             raise NotBegun(f"{self._name} has been started anew and hosts nobody yet")
-        stuck = self._overdue + (self._work.strays() if self._work else 0)
+        stuck = self._blocked + self._threads.overdue + (self._work.strays() if self._work else 0)
         if stuck > MAX_STUCK:
             raise RuntimeError(f"{self._name}: {stuck} policies go on long after their time")
         self._outbox.forget(acked)
@@ -177,6 +213,18 @@ class Cell:
         wanted_s = max(cluster.wanted_cpu_s(), self._work.busy_s if self._work else 0.0)
         rss_bytes = cluster.rss_bytes()
         return {"pid": os.getpid(), "node": cluster.node_id(), "cpu_s": wanted_s, "rss_bytes": rss_bytes}
+
+    async def reload(self, life: int, module: str, asked: Request, parcel: Parcel | None = None) -> Answer:
+        """A step of a reload; see `chimera.actors.reloading`. It waits for no agent's work."""
+        return await self._reloading.carry_out(life, module, asked, parcel)
+
+    async def reload_status(self) -> dict[str, Any]:
+        """Its `life` and the version of each module that it `runs`."""
+        return self._reloading.status()
+
+    async def reload_source(self, module: str) -> Parcel | None:
+        """The source that this module was loaded from when it was deployed, if that is known."""
+        return self._reloading.deployed(module)
 
     def _time(self, run: _Run) -> None:
         loop = asyncio.get_running_loop()
@@ -206,7 +254,7 @@ class Cell:
             run.attempt.id,
             run.attempt.mission_id,
             agent=run.agent_id,
-            policy=run.seat.label if run.seat else "",
+            policy=run.resident.seat.label if run.resident else "",
             reply=ending.reply,
             failure=ending.failure,
             detail=ending.detail[:MAX_DETAIL].encode(errors="replace").decode(),
@@ -218,6 +266,8 @@ class Cell:
             run.timer.cancel()
         del self._running[run.attempt.id]
         _remember(self._over, run.attempt.id)
+        if run.resident and run.policy is not None:
+            self._residents.ended(run.resident)
         return report
 
     def _stop(self, run: _Run) -> None:
@@ -238,13 +288,13 @@ class Cell:
             return _failed(error)
 
     def _context(self, run: _Run, work: Work) -> Context:
-        assert run.seat is not None
+        assert run.resident is not None
         memory = AgentMemory(self._memories, run.agent_id)
         return Context.of(
             run.attempt,
             work,
             agent_id=run.agent_id,
-            role=run.seat.role,
+            role=run.resident.seat.role,
             settings=self._settings,
             memory=memory,
             meter=run.meter,
@@ -259,15 +309,16 @@ class Cell:
     async def _in_turn(self, run: _Run) -> None:
         """An attempt by a synchronous policy: in a thread of its own, a few at a time."""
         try:
-            async with self._threads:
+            async with self._thread_room:
                 run.started = time.monotonic()
                 self._time(run)
                 work = Work.unpack(run.attempt.work)
-                returned = await self._in_thread(run, work)
+                assert run.policy is not None
+                call = partial(run.policy, work.task, self._context(run, work))
+                returned = await self._threads.run(call, name=run.attempt.id, limit_s=run.attempt.timeout_s)
             if inspect.isawaitable(returned):
-                run.work = self._work
-                assert self._work is not None
-                self._work.start([(run.key, partial(self._await, run, returned))])
+                run.work = self._loop()
+                run.work.start([(run.key, partial(self._await, run, returned))])
             else:
                 self._end(run, self._reply(run, returned))
         except asyncio.CancelledError:
@@ -295,7 +346,7 @@ class Cell:
     async def _whose_fault(self, run: _Run, work: WorkLoop) -> None:
         """The attempt's own, or that of a neighbour that blocks the loop which both run on."""
         if not work.abandoned and await work.is_blocked() and not work.abandoned:
-            self._overdue += 1
+            self._blocked += 1
             if self._work is work:
                 self._work = WorkLoop(self._ended)
             work.abandon()
@@ -304,50 +355,6 @@ class Cell:
                 self._end(other, _blocked(other.key == culprit))
         self._end(run, _Ending(failure=FailureKind.TIMEOUT, detail=_no_reply(run.attempt)))
         self._stop(run)
-
-    def _in_thread(self, run: _Run, told: Work) -> asyncio.Future[Any]:
-        """Run a synchronous policy in a thread of its own, so that one that hangs holds nobody up but itself.
-
-        An executor would wait for it at exit and keep its slot; a daemon thread is simply left behind, and counted as
-        overdue once it goes on past its own time.
-        """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
-        running, overdue = True, False
-        context, policy = self._context(run, told), run.policy
-        assert policy is not None
-
-        def settle(result: Any, error: BaseException | None) -> None:
-            nonlocal running
-            running = False
-            if overdue:
-                self._overdue -= 1
-            if done.cancelled():
-                return
-            if error is not None:
-                done.set_exception(_ordinary(error))
-            else:
-                done.set_result(result)
-
-        def work() -> None:
-            try:
-                result, error = policy(told.task, context), None
-            except BaseException as caught:
-                result, error = None, caught
-            try:
-                loop.call_soon_threadsafe(settle, result, error)
-            except RuntimeError:
-                return  # the cell has ended meanwhile
-
-        def count() -> None:
-            nonlocal overdue
-            if running:
-                overdue = True
-                self._overdue += 1
-
-        threading.Thread(target=work, name=run.attempt.id, daemon=True).start()
-        loop.call_later(run.attempt.timeout_s + PING_S, count)
-        return done
 
 
 def _remember(ids: dict[str, None], attempt_id: str) -> None:
@@ -373,27 +380,13 @@ def _failed(error: BaseException) -> _Ending:
         case asyncio.CancelledError():
             return _CANCELLED
         case ReplyError():
-            return _Ending(failure=FailureKind.INVALID, detail=_said(error))
+            return _Ending(failure=FailureKind.INVALID, detail=said(error))
         case BudgetExceeded():
-            return _Ending(failure=FailureKind.NO_BUDGET, detail=_said(error))
+            return _Ending(failure=FailureKind.NO_BUDGET, detail=said(error))
         case InputError():
             known = next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == InputError.__module__)
-            return _Ending(failure=FailureKind.RAISED, detail=_said(error), input_error=known)
+            return _Ending(failure=FailureKind.RAISED, detail=said(error), input_error=known)
         case Exception():
-            return _Ending(failure=FailureKind.RAISED, detail=f"{type(error).__name__}: {_said(error)}")
+            return _Ending(failure=FailureKind.RAISED, detail=f"{type(error).__name__}: {said(error)}")
         case _:
-            return _Ending(failure=FailureKind.RAISED, detail=_said(error, repr))
-
-
-def _ordinary(error: BaseException) -> BaseException:
-    """An error that a future can carry: SystemExit would end the event loop, StopIteration cannot be set."""
-    fits = isinstance(error, Exception) and not isinstance(error, StopIteration)
-    return error if fits or isinstance(error, asyncio.CancelledError) else RuntimeError(_said(error, repr))
-
-
-def _said(error: BaseException, form: Callable[[object], str] = str) -> str:
-    """An error's message. A user's exception may raise when asked for it."""
-    try:
-        return form(error)
-    except Exception:
-        return f"{type(error).__name__}, whose message cannot be read"
+            return _Ending(failure=FailureKind.RAISED, detail=said(error, repr))

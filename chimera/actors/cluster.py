@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 import warnings
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,6 +51,12 @@ MAX_CELLS = 8
 
 MAX_CALLS = 4_000
 """Calls that one actor has in progress at once: more than the long polls of all the missions it may run."""
+
+
+CONTROL = "control_methods"
+"""A class names its control methods so: they run in an event loop and slots of their own, beside its calls."""
+
+MAX_CONTROL = 64
 
 
 class _OwnRay:
@@ -183,7 +190,10 @@ def spawn(cls: type, *, name: str, place: Place = "head", lasting: bool = True, 
             options["resources"] = {CELL_RESOURCE: 1}
     elif HEAD_RESOURCE in here:
         options["resources"] = {HEAD_RESOURCE: 0.001}
-    return ray.remote(_awakened(cls)).options(**options).remote(**arguments)
+    if hasattr(cls, CONTROL):
+        options["concurrency_groups"] = {"control": MAX_CONTROL}
+    made: Any = ray.remote(**options)
+    return made(_awakened(cls)).remote(**arguments)
 
 
 def _awakened(cls: type) -> type:
@@ -207,7 +217,19 @@ def _awakened(cls: type) -> type:
         return found
 
     body = {"__init__": __init__, "door": door, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    for name in getattr(cls, CONTROL, ()):
+        body[name] = ray.method(concurrency_group="control")(_copy(getattr(cls, name)))
     return type(cls.__name__, (cls,), body)
+
+
+def _copy(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The same method, to be marked for Ray without marking the class's own."""
+
+    async def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        return await method(self, *arguments, **named)
+
+    call.__name__ = method.__name__
+    return call
 
 
 def spawn_cell(name: str, swarm: str, settings: Settings) -> Any:

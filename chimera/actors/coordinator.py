@@ -9,30 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from chimera.actors import cluster, scaling
-from chimera.actors.admission import check_load, check_room
+from chimera.actors.admission import admitted, check_load, check_room
 from chimera.actors.crew import Crew
 from chimera.actors.metrics import SwarmMetrics
 from chimera.actors.missions import Missions
 from chimera.actors.muster import SwarmStream, left, read_muster, spawned
 from chimera.actors.outbox import Batch
 from chimera.actors.overview import overview
+from chimera.actors.reloads import Reloads
 from chimera.actors.scaler import Scaler
 from chimera.actors.scribe import Scribe
 from chimera.actors.sessions import Sessions, Submission
 from chimera.actors.tracing import open_tracer
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import ChimeraError, GraphError, InputError, NoAgents, Overloaded, StorageError, SwarmError
+from chimera.core.errors import ChimeraError, InputError, Overloaded, StorageError, SwarmError
 from chimera.core.events import Event, EventKind
 from chimera.core.types import TaskResult
+from chimera.reload.messages import Parcel, Reloaded, ReloadStatus
 from chimera.storage.journal import MAX_READ, Journal, open_journal
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
+from chimera.swarm.placement import plan_cells
 from chimera.swarm.policy import Seat
 from chimera.swarm.status import Activity, SwarmStatus
 from chimera.swarm.tally import Tally
@@ -42,9 +44,6 @@ log = logging.getLogger(__name__)
 MAX_WAIT_S = 30.0
 MAX_EVENTS = 100
 """Events in one answer: a reply may be a megabyte."""
-
-MAX_GRAPH_BYTES = 3_000_000
-"""JSON bytes of a mission's graph, which is one event of the journal."""
 
 PULSE_S = 2.0
 
@@ -61,6 +60,7 @@ class Coordinator:
         clock: Clock | None = None,
         spawn: Callable[..., Any] = cluster.spawn,
         kill: Callable[..., None] = cluster.kill,
+        find: Callable[[str], Any] = cluster.find,
     ) -> None:
         self._swarm = swarm
         self._settings = settings
@@ -84,6 +84,7 @@ class Coordinator:
         self._scaler: Scaler | None = None
         self._spawning = asyncio.Lock()
         self._journal: Journal | None = None
+        self._reloads = Reloads(cells=self._cell_names, find=find, kill=kill)
 
     def __repr__(self) -> str:
         running = self._missions.running if self._journal else 0
@@ -226,6 +227,24 @@ class Coordinator:
         managers = await self._crew.status()
         return overview(self._swarm, self._activity(), managers, await asyncio.to_thread(scaling.nodes))
 
+    async def reload(self, module: str, parcel: Parcel) -> Reloaded:
+        """This source in every cell, or in none. Raises ReloadError, Overloaded."""
+        await self.start()
+        return await self._reloads.reload(module, parcel)
+
+    async def roll_back(self, module: str, lossy: bool = False, leaving: int = 0) -> Reloaded:
+        """The version before `leaving` (0: the one in use), everywhere or nowhere. Raises ReloadError, Overloaded."""
+        await self.start()
+        return await self._reloads.roll_back(module, lossy, leaving)
+
+    async def reload_status(self) -> ReloadStatus:
+        await self.start()
+        return self._reloads.status()
+
+    async def reload_join(self, cell: str, life: int) -> None:
+        """A cell's process that has just started; returns when it runs what is committed. It may be needed to start."""
+        await self._reloads.join(cell, life)
+
     async def close(self) -> None:
         """End the cells and the managers, and close the journal. Safe to repeat."""
         if self._closing is None or self._closing.done():
@@ -241,6 +260,7 @@ class Coordinator:
             log.info("it had not started: %s", error)
         if self._pulse:
             self._pulse.cancel()
+        self._reloads.close()
         if self._scaler:
             await self._scaler.close()
         if self._journal is None:
@@ -297,7 +317,7 @@ class Coordinator:
     async def _take_up(self, journal: Journal) -> None:
         """Go on with what the journal holds of this swarm: its agents, then its missions."""
         past = await self._past(journal)
-        gone = set(await self._crew.start(self._plan(self._cells), past))
+        gone = set(await self._crew.start(plan_cells(self._cells, self._settings.cells_per_manager), past))
         numbers = sorted(int(agent_id.rpartition("-")[2]) for agent_id in gone)
         await self._stream.note(*((EventKind.AGENTS_LEFT, left(number, 1)) for number in numbers))
         self._seats = {agent_id: seat for agent_id, seat in self._seats.items() if agent_id not in gone}
@@ -312,6 +332,9 @@ class Coordinator:
         self._ended = {told.mission_id for told in summaries if told.last_kind is EventKind.MISSION_ENDED}
         self._crew.listen()
 
+    async def _cell_names(self) -> list[str]:
+        return [f"{self._swarm}/{cell}" for manager in await self._crew.status() for cell in manager.get("cells", {})]
+
     async def _past(self, journal: Journal) -> list[tuple[str, Seat]]:
         """This swarm's agents, by its journal; for a new swarm, none."""
         muster = await read_muster(journal, self._swarm)
@@ -320,18 +343,10 @@ class Coordinator:
         )
         self._next_agent, self._spawned = muster.next_number, muster.requests
         self._seats = {agent_id: seat for agent_id, (_, seat) in muster.seats.items()}
+        self._reloads.begin(muster.reloads, self._stream.note)
         if not muster.seq:
             await self._stream.note((EventKind.SWARM_STARTED, {"cells": self._cells}))
         return list(muster.seats.values())
-
-    def _plan(self, cells: int) -> dict[str, list[str]]:
-        """That many cells, a few to each manager."""
-        managers = max(1, math.ceil(cells / self._settings.cells_per_manager))
-        plan: dict[str, list[str]] = {f"Manager[{m}]": [] for m in range(managers)}
-        names = list(plan)
-        for cell in range(max(1, cells)):
-            plan[names[cell % managers]].append(f"Cell[{cell}]")
-        return plan
 
     def _take_in(self, seats: Sequence[Seat], request: str) -> None:
         self._seats |= {seat.agent_id: seat for seat in seats}
@@ -347,23 +362,7 @@ class Coordinator:
         except Overloaded:
             self._tally.refused()
             raise
-        size = len(submission.packed)
-        if size > MAX_GRAPH_BYTES:
-            why = f"the mission's tasks are {size} bytes as JSON; the limit is {MAX_GRAPH_BYTES}"
-            raise GraphError(why, "too_many")
-        graph = self._decomposer.validate(submission.graph())
-        for node in graph.nodes:
-            if node.task.role not in self._roles:
-                role = node.task.role
-                raise NoAgents(f"task {node.id!r} needs an agent of role {role!r}; spawn one: AgentSpec(role={role!r})")
-        return MissionBrain(
-            mission_id=submission.mission_id,
-            graph=graph,
-            deadline_s=submission.deadline_s,
-            decomposer=self._decomposer,
-            budget=submission.budget,
-            swarm=self._swarm,
-        )
+        return admitted(submission, roles=self._roles, decomposer=self._decomposer, swarm=self._swarm)
 
     def _activity(self) -> Activity:
         return self._tally.snapshot(

@@ -26,12 +26,16 @@ MAX_RUN = 10_000
 
 @dataclass(slots=True)
 class Muster:
-    """`seats` by agent id, each with its manager; the ids that each spawn `request` was given; the last `seq`."""
+    """`seats` by agent id, each with its manager; the ids that each spawn `request` was given; the last `seq`.
+
+    `reloads` are the events that `actors/reloads.py` wrote.
+    """
 
     seats: dict[str, tuple[str, Seat]] = field(default_factory=dict)
     requests: dict[str, list[str]] = field(default_factory=dict)
     next_number: int = 0
     seq: int = 0
+    reloads: list[Event] = field(default_factory=list)
 
 
 async def read_muster(journal: Journal, swarm: str) -> Muster:
@@ -133,6 +137,8 @@ def _take_in(muster: Muster, event: Event) -> None:
         for agent_id in gone:
             del muster.seats[agent_id]
         muster.requests = {r: ids for r, ids in muster.requests.items() if gone.isdisjoint(ids)}
+    elif event.kind in (EventKind.RELOAD_PROPOSED, EventKind.RELOAD_COMMITTED):
+        muster.reloads.append(event)
 
 
 def _seats(entries: Any) -> list[Seat]:

@@ -26,6 +26,9 @@ class EventKind(StrEnum):
     SWARM_STARTED = "swarm_started"
     AGENTS_SPAWNED = "agents_spawned"
     AGENTS_LEFT = "agents_left"
+    HEART_STEP_TAKEN = "heart_step_taken"
+    RELOAD_PROPOSED = "reload_proposed"
+    RELOAD_COMMITTED = "reload_committed"
 
 
 class Event(Frozen):

@@ -1,9 +1,17 @@
-"""What the two-phase reload is told, and what it tells: its events and instructions. See `twophase.py`."""
+"""What the two-phase reload is told, and what it tells: its events and instructions (see `twophase.py`), and what goes
+between its coordinator and its actors.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from chimera.core.types import Frozen
 
 
 @dataclass(frozen=True)
@@ -146,3 +154,72 @@ class WakeAt:
 
 
 Instruction = Record | Prepare | Commit | Abort | Drain | Restart | Finish | Settled | WakeAt
+
+Request = Prepare | Commit | Abort | Drain
+"""What an actor is asked."""
+
+
+class Answer(NamedTuple):
+    """What it says. `stranger`: the request is for another process than the one that got it."""
+
+    kind: Literal["ready", "failed", "running", "drained", "busy", "aborted", "stranger"]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """The source of a version on its way. `back_to` is the older version that this is again, or 0.
+
+    With `lossy` states that cannot go back are what they were when that version was left. `path` is the file that
+    tracebacks name.
+    """
+
+    code: bytes
+    path: str = ""
+    back_to: int = 0
+    lossy: bool = False
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.code).hexdigest()
+
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Reloaded(Frozen):
+    """A module's new version, in use on `actors` of them. Version 1 is the one that was deployed.
+
+    `changed` is false if it was in use already. `settled` is false while some of them have still to take it up: they
+    are told until they have. `prepare_ms` went by until all had tried it, `commit_ms` until all ran it.
+    """
+
+    module: str
+    version: Annotated[int, Field(ge=1)]
+    digest: str
+    actors: Count
+    changed: bool = True
+    settled: bool = True
+    prepare_ms: float = 0.0
+    commit_ms: float = 0.0
+
+
+class ModuleStatus(Frozen):
+    """One module over all actors. `behind` of them do not run `version` yet. `kept` are versions to go back to."""
+
+    version: Annotated[int, Field(ge=1)]
+    digest: str
+    actors: Count
+    behind: Count
+    preparing: bool
+    kept: Count
+    last_failure: str = ""
+
+
+class ReloadStatus(Frozen):
+    """All reloads of a swarm, since its coordinator's process began, and where each module stands."""
+
+    reloaded: Count
+    rolled_back: Count
+    failed: Count
+    modules: dict[str, ModuleStatus]

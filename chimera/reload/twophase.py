@@ -111,6 +111,15 @@ class TwoPhase:
         """The version that is being prepared; 0 for none."""
         return self._proposal.version if self._proposal else 0
 
+    @property
+    def actors(self) -> int:
+        return len(self._members)
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The actors that have still to take up what is committed."""
+        return tuple(name for name in sorted(self._lacking) if self._members[name].running != self.committed)
+
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """What to do next, in this order. What is late, repeated or of a life that has ended changes nothing.
 

@@ -193,3 +193,13 @@ class Leases:
         """The sum of what is asked for at `now`; what has lapsed is forgotten."""
         self._held = {swarm: lease for swarm, lease in self._held.items() if lease[1] > now}
         return sum(cells for cells, _ in self._held.values())
+
+
+def plan_cells(cells: int, per_manager: int) -> dict[str, list[str]]:
+    """The names of that many cells, at least one, under the managers that look after a few each."""
+    managers = max(1, math.ceil(cells / per_manager))
+    plan: dict[str, list[str]] = {f"Manager[{m}]": [] for m in range(managers)}
+    names = list(plan)
+    for cell in range(max(1, cells)):
+        plan[names[cell % managers]].append(f"Cell[{cell}]")
+    return plan

@@ -132,7 +132,8 @@ class Processes:
     def spawn_cell(self, name: str, swarm: str, settings: Settings) -> Handle:
         full = f"{swarm}/{name}"
         return self._start(
-            full, lambda: Cell(named=name, swarm=swarm, settings=settings, end_self=lambda: self.end(full))
+            full,
+            lambda: Cell(named=name, swarm=swarm, settings=settings, end_self=lambda: self.end(full), find=self.find),
         )
 
     def coordinator(self, *, cells: int = 2, **settings: Any) -> Handle:
@@ -140,8 +141,15 @@ class Processes:
         made = Settings(**{"journal_url": "memory://", "state_url": "memory://", **settings})
         return self._start(
             f"{SWARM}/Coordinator",
-            lambda: Coordinator(swarm=SWARM, settings=made, cells=cells, spawn=self.spawn, kill=self.kill),
+            lambda: Coordinator(
+                swarm=SWARM, settings=made, cells=cells, spawn=self.spawn, kill=self.kill, find=self.find
+            ),
         )
+
+    def find(self, name: str) -> Handle | None:
+        """As `cluster.find`."""
+        handle = self.by_name.get(name)
+        return handle if handle and handle.living else None
 
     def kill(self, handle: Handle, *, restart: bool = False) -> None:
         """As `cluster.kill`."""
@@ -183,7 +191,9 @@ def coordinator(**settings: Any) -> Coordinator:
 
 def coordinator_with(processes: Processes, *, cells: int = 2, swarm: str = SWARM, **settings: Any) -> Coordinator:
     made = Settings(**{"journal_url": "memory://", "state_url": "memory://", **settings})
-    return Coordinator(swarm=swarm, settings=made, cells=cells, spawn=processes.spawn, kill=processes.kill)
+    return Coordinator(
+        swarm=swarm, settings=made, cells=cells, spawn=processes.spawn, kill=processes.kill, find=processes.find
+    )
 
 
 def seats(*policies: str, **spec: Any) -> list[Seat]:

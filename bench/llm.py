@@ -1,11 +1,13 @@
 """What a call of a language model costs here: calls a second and core, beside the bare SDK and beside bare HTTP.
 
-    python -m bench.llm [--calls 1000] [--rounds 5] [--in-flight 32] [--json]
+    python -m bench.llm [--calls 1000] [--rounds 5] [--in-flight 32] [--agents 2000] [--json]
 
 The same request, over loopback, to a small server in another process that has its answer ready: so what is measured is
 the way there and back, of which a real model's seconds would show nothing. The ways take turns in each round. CPU time
 of this process counts; `ratio` is the median over rounds of a way's calls a second by the bare SDK's of that round.
-`failover_ms` is what a call takes, by the clock, whose first route's connection is refused.
+`failover_ms` is what a call takes, by the clock, whose first route's connection is refused. `agents` are the ways again
+with so many agents at once, as a cell has them: each makes a call, by a handle of its own
+(`shared_model`) on the one pool of connections that all have; the bare ways have one client of the same limits.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from chimera.core.clock import SystemClock
-from chimera.llm.chat import ChatMessage, ChatRequest
+from chimera.llm.chat import ChatMessage, ChatModel, ChatRequest
 from chimera.llm.openai_provider import OpenAIProvider
+from chimera.llm.pool import close_shared, shared_model
 from chimera.llm.router import Route, Router
 
 QUESTION = "What is the answer? " * 20
@@ -57,6 +60,9 @@ ANSWER = json.dumps(
 Ask = Callable[[], Awaitable[object]]
 
 SDK = "bare openai SDK"
+
+CONNECTIONS = 100
+"""In each way's pool: with many more in use at once, `httpx2`'s own search for a free one would be all one sees."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,33 @@ async def cpu_s(ask: Ask, calls: int, in_flight: int) -> float:
     started = time.process_time()
     await asyncio.gather(*(go_on() for _ in range(in_flight)))
     return time.process_time() - started
+
+
+async def measure_agents(url: str, *, agents: int, rounds: int) -> list[Cost]:
+    """The cost of each way with so many agents at once."""
+    import httpx2
+    import openai
+
+    def opens(name: str) -> ChatModel:
+        return OpenAIProvider(name, model="m", base_url=url, connections=CONNECTIONS)
+
+    async with AsyncExitStack() as stack:
+        limits = httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        http, own = [await stack.enter_async_context(httpx2.AsyncClient(limits=limits, timeout=60.0)) for _ in range(2)]
+        sdk = openai.AsyncOpenAI(api_key="k", base_url=url, max_retries=0, http_client=own)
+        stack.push_async_callback(close_shared)
+        ways: dict[str, Ask] = {
+            "bare httpx2": lambda: http.post(f"{url}/chat/completions", json=BODY),
+            SDK: lambda: sdk.chat.completions.create(**BODY),
+            "port, shared": lambda: shared_model("m", open=opens).chat(REQUEST),
+        }
+        took: dict[str, list[float]] = {way: [] for way in ways}
+        for ask in ways.values():
+            await cpu_s(ask, 2 * CONNECTIONS, CONNECTIONS)  # connections are opened
+        for _ in range(rounds):
+            for way, ask in ways.items():
+                took[way].append(await cpu_s(ask, agents, agents))
+    return [_cost(way, took, agents) for way in ways]
 
 
 async def failover_ms(url: str) -> float:
@@ -177,6 +210,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1_000, help="of each way, in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--agents", type=int, default=2_000, help="at once, for `agents`; 0: without them")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
     options = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
@@ -189,16 +223,19 @@ def main() -> None:
         costs, failover = asyncio.run(
             measure(url, calls=options.calls, rounds=options.rounds, in_flight=options.in_flight)
         )
+        crowd = asyncio.run(measure_agents(url, agents=options.agents, rounds=2)) if options.agents else []
     finally:
         here.close()
         server.join(5)
         server.kill()
     if options.json:
-        print(json.dumps({"ways": [asdict(cost) for cost in costs], "failover_ms": round(failover, 2)}))
+        ways, agents = ([asdict(cost) for cost in some] for some in (costs, crowd))
+        print(json.dumps({"ways": ways, "failover_ms": round(failover, 2), "agents": agents}))
         return
-    print("way               calls/s a core   ms a call   by the SDK")
-    for cost in costs:
-        print(f"{cost.way:16} {cost.calls_per_s:15,} {cost.ms_a_call:11.3f} {cost.ratio:11.2f}x")
+    for title, some in ((f"{options.in_flight} in flight", costs), (f"{options.agents:,} agents at once", crowd)):
+        print(f"{title:21} calls/s a core   ms a call   by the SDK" if some else "")
+        for cost in some:
+            print(f"{cost.way:20} {cost.calls_per_s:15,} {cost.ms_a_call:11.3f} {cost.ratio:11.2f}x")
     print(f"a call whose first route refuses the connection: {failover:.1f} ms")
 
 

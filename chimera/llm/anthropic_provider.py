@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from chimera.core.errors import MissingExtra, ModelError, ModelSilent, ModelTooLong
 from chimera.llm.anthropic_wire import STATUSES, Growing, answered, asked
 from chimera.llm.chat import ChatChunk, ChatModel, ChatRequest, ChatResponse
-from chimera.llm.remote import MAX_RESPONSE_BYTES, Remote, characters, check_key, is_private, lines
+from chimera.llm.opened import Opened
+from chimera.llm.remote import MAX_RESPONSE_BYTES, Remote, characters, check_key, check_url, is_here, is_private, lines
 
 if TYPE_CHECKING:
     import anthropic
@@ -50,17 +51,17 @@ class AnthropicProvider(ChatModel):
     ) -> None:
         if find_spec("anthropic") is None:
             raise MissingExtra("anthropic", "llm")
-        key = check_key(api_key, KEY_FROM) if is_private(base_url) else ""
+        key = check_key(api_key, KEY_FROM) if is_private(check_url(base_url)) else ""
         self.name = name
         self._model = model
         self._remote = Remote(name, base_url, key, KEY_FROM)
         self._timeout_s = timeout_s
-        self._client: anthropic.AsyncAnthropic | None = None
+        self._client = Opened(self._connect)
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
         """The answer. Raises ModelRefused, ModelOutage or ModelTooLong; no message of theirs holds the key."""
         body = asked(request, self._model)
-        create = self._opened().messages.with_raw_response.create
+        create = self._client.get().messages.with_raw_response.create
         try:
             async with asyncio.timeout(self._timeout_s):
                 raw = await create(**body, **self._options())
@@ -68,7 +69,7 @@ class AnthropicProvider(ChatModel):
         except Exception as error:
             raise self._meant(error) from None
         try:
-            return answered(json.loads(data), self.name, self._request_id(raw.http_response))
+            return answered(json.loads(data), self._remote, self._request_id(raw.http_response))
         except UNREADABLE:
             raise self._remote.garbled(data) from None
 
@@ -76,7 +77,7 @@ class AnthropicProvider(ChatModel):
         """The answer, piece by piece. Raises as `chat` does, also after the first pieces."""
         body = asked(request, self._model)
         growing, written = Growing(answer=request.answer is not None), ""
-        create = self._opened().messages.with_streaming_response.create
+        create = self._client.get().messages.with_streaming_response.create
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self._timeout_s):
@@ -91,29 +92,27 @@ class AnthropicProvider(ChatModel):
         if not growing.ended:
             raise ModelSilent(f"{self.name}: the answer broke off after {len(written)} characters")
         try:
-            response = answered(growing.body, self.name, self._request_id(raw.http_response))
+            response = answered(growing.body, self._remote, self._request_id(raw.http_response))
         except UNREADABLE:
             raise self._remote.garbled(json.dumps(growing.body)) from None
         yield ChatChunk(text=response.text.removeprefix(written), response=response)
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
+        if (client := self._client.take()) is not None:
             await client.close()
 
-    def _opened(self) -> anthropic.AsyncAnthropic:
-        if self._client is None:
-            import anthropic
+    def _connect(self) -> anthropic.AsyncAnthropic:
+        import anthropic
 
-            from chimera.llm.bounded import BoundedClient
+        from chimera.llm.bounded import BoundedClient
 
-            withheld = [*_from_environment(), *(() if self._remote.key else KEY_HEADERS)]
-            http = BoundedClient(max_bytes=MAX_RESPONSE_BYTES, withheld=withheld, timeout_s=self._timeout_s)
-            key = self._remote.key or "none"  # which is then not sent: the package insists on one
-            self._client = anthropic.AsyncAnthropic(
-                api_key=key, base_url=self._remote.base_url, max_retries=0, http_client=http, open_telemetry=False
-            )
-        return self._client
+        withheld = [*_from_environment(), *(() if self._remote.key else KEY_HEADERS)]
+        here = is_here(self._remote.base_url)
+        http = BoundedClient(max_bytes=MAX_RESPONSE_BYTES, withheld=withheld, timeout_s=self._timeout_s, direct=here)
+        key = self._remote.key or "none"  # which is then not sent: the package insists on one
+        return anthropic.AsyncAnthropic(
+            api_key=key, base_url=self._remote.base_url, max_retries=0, http_client=http, open_telemetry=False
+        )
 
     def _options(self) -> dict[str, Any]:
         """The time-out is said to each call: else the package makes its own of `max_tokens`."""
@@ -150,7 +149,7 @@ class AnthropicProvider(ChatModel):
         if isinstance(error, ModelError):
             return error
         if isinstance(error, (TimeoutError, anthropic.APITimeoutError, httpx2.TimeoutException)):
-            return self._remote.late(self._timeout_s)
+            return self._remote.late(self._timeout_s, error)
         if isinstance(error, anthropic.APIStatusError):
             response = error.response
             return self._remote.refusal(error.status_code, response.text, response.headers, missing=self._missing)

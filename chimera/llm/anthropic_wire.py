@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from chimera.core.errors import ModelRefused
-from chimera.llm.chat import ChatMessage, ChatRequest, ChatResponse, ToolCall
-from chimera.llm.remote import characters, count
+from chimera.core.errors import ModelRefused, ModelTooLong
+from chimera.llm.chat import MAX_TOOLS, ChatMessage, ChatRequest, ChatResponse, ToolCall
+from chimera.llm.remote import MAX_RESPONSE_BYTES, Remote, arguments_of, characters, count
 
 ANSWER_TOOL = "chimera_answer"
 """The tool that a model has to use for an answer with a schema."""
@@ -23,6 +23,9 @@ FINISHES = {
     "refusal": "refusal",
 }
 """Every other reason is that it had said all."""
+
+SPOKEN = {"text": "text", "tool_use": "input"}
+"""The blocks that come in parts, and what the parts are of."""
 
 STATUSES = {
     "invalid_request_error": 400,
@@ -83,7 +86,7 @@ def _turns(messages: list[ChatMessage]) -> list[dict[str, Any]]:
     return turns
 
 
-def answered(body: Any, provider: str, request_id: str | None) -> ChatResponse:
+def answered(body: Any, remote: Remote, request_id: str | None) -> ChatResponse:
     """The response that `body` is. Raises LookupError, TypeError, AttributeError or ValueError where it is none.
 
     Cached tokens are counted as taken in. A block's `input` may be the text of its JSON, as streams bring it.
@@ -99,6 +102,8 @@ def answered(body: Any, provider: str, request_id: str | None) -> ChatResponse:
         elif block["type"] == "tool_use":
             call = _call(block, cut_off=finish == "length")
             calls += [call] if call else []
+            if len(calls) > MAX_TOOLS:
+                raise ValueError("too many calls of tools")
     if finish == "calls" and not calls:
         finish = "stop"  # it was the answer that it called
     usage = body.get("usage")
@@ -109,9 +114,11 @@ def answered(body: Any, provider: str, request_id: str | None) -> ChatResponse:
             "calls": tuple(calls),
             "tokens_in": sum(count(usage, kind) for kind in kinds),
             "tokens_out": count(usage, "output_tokens"),
+            "tokens_cached": count(usage, "cache_read_input_tokens"),
+            "tokens_stored": count(usage, "cache_creation_input_tokens"),
             "finish": finish,
-            "model": str(body.get("model") or ""),
-            "provider": provider,
+            "model": remote.clean(str(body.get("model") or "")),
+            "provider": remote.name,
             "request_id": request_id,
         }
     )
@@ -119,9 +126,8 @@ def answered(body: Any, provider: str, request_id: str | None) -> ChatResponse:
 
 def _call(block: dict[str, Any], *, cut_off: bool) -> ToolCall | None:
     """None for one whose arguments were cut off in the middle."""
-    given = block["input"]
     try:
-        arguments = json.loads(given or "{}") if isinstance(given, str) else given
+        arguments = arguments_of(block["input"])
     except ValueError:
         if cut_off:
             return None
@@ -135,6 +141,9 @@ class Growing:
     def __init__(self, *, answer: bool) -> None:
         self._answer = answer
         self._blocks: dict[int, dict[str, Any]] = {}
+        self._parts: dict[int, list[str]] = {}
+        """Of each block's text, or of its tool's input: joined at the end, for adding each to the last takes ages."""
+        self._size = 0
         self._answers_at: int | None = None
         self.body: dict[str, Any] = {"content": [], "stop_reason": None, "usage": {}}
         self.ended = False
@@ -153,24 +162,35 @@ class Growing:
                 self.body["stop_reason"] = event["delta"].get("stop_reason")
                 self.body["usage"].update(event.get("usage") or {})
             case "message_stop":
+                for index, block in self._blocks.items():
+                    if block["type"] in SPOKEN:
+                        block[SPOKEN[block["type"]]] = "".join(self._parts[index])
                 self.body["content"] = list(self._blocks.values())
                 self.ended = True
         return ""
 
     def _begin(self, index: int, given: dict[str, Any]) -> str:
         block = self._blocks[index] = dict(given)
-        if block["type"] == "tool_use":
-            block["input"] = ""
-            if block["name"] == ANSWER_TOOL and self._answers_at is None:
-                self._answers_at = index
-        return "" if self._answer else str(block.get("text", ""))
+        self._parts[index] = []
+        if block["type"] == "tool_use" and block["name"] == ANSWER_TOOL and self._answers_at is None:
+            self._answers_at = index
+        text = self._keep(index, block["text"]) if block["type"] == "text" else ""
+        return "" if self._answer else text
 
     def _add(self, index: int, delta: dict[str, Any]) -> str:
-        block = self._blocks[index]
         if delta["type"] == "text_delta":
-            block["text"] += delta["text"]
-            return "" if self._answer else str(delta["text"])
+            text = self._keep(index, delta["text"])
+            return "" if self._answer else text
         if delta["type"] == "input_json_delta":
-            block["input"] += delta["partial_json"]
-            return str(delta["partial_json"]) if index == self._answers_at else ""
+            text = self._keep(index, delta["partial_json"])
+            return text if index == self._answers_at else ""
         return ""  # thinking, citations
+
+    def _keep(self, index: int, part: Any) -> str:
+        if not isinstance(part, str):
+            raise TypeError("a part that is no text")
+        self._size += len(part)
+        if self._size > MAX_RESPONSE_BYTES:
+            raise ModelTooLong(f"the answer has more than {MAX_RESPONSE_BYTES} characters")
+        self._parts[index].append(part)
+        return part

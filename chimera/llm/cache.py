@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import JsonValue
 
@@ -189,7 +189,7 @@ class _Kept:
 
     def put(self, key: str, answer: ChatResponse | Embeddings) -> None:
         self._drop(key)
-        size = len(answer.model_dump_json())
+        size = len(answer.model_dump_json().encode())
         if size > self._max_bytes:
             return
         self._entries[key] = _Entry(answer, size, self._clock.monotonic() + self._ttl_s)
@@ -204,8 +204,10 @@ class _Kept:
 
 def _free(answer: T) -> T:
     """The same answer, which took nothing this time."""
-    written = {"tokens_out": 0} if isinstance(answer, ChatResponse) else {}
-    return cast(T, answer.model_copy(update={"tokens_in": 0, "cost_usd": 0.0, **written}))
+    nothing: dict[str, Any] = {"tokens_in": 0, "cost_usd": 0.0, "from_cache": True}
+    if isinstance(answer, ChatResponse):
+        nothing |= {"tokens_out": 0, "tokens_cached": 0, "tokens_stored": 0}
+    return cast(T, answer.model_copy(update=nothing))
 
 
 def _is_cancelled() -> bool:

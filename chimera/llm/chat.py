@@ -101,13 +101,17 @@ class ChatResponse(Frozen):
 
     `cost_usd` is None where the price is not known, which is not nothing. `model` is what the server says that it ran,
     `provider` who was asked. `request_id` is the provider's name for the call, if it gave one. `finish` is why it
-    ended: `length` means that it was cut off at `max_tokens`.
+    ended: `length` means that it was cut off at `max_tokens`. Of `tokens_in`, the provider had `tokens_cached` in its
+    own cache, and put `tokens_stored` there. `from_cache`: it is Chimera's own copy (`CachedModel`), and took nothing.
     """
 
     text: str
     calls: tuple[ToolCall, ...] = ()
     tokens_in: int = Field(default=0, ge=0)
     tokens_out: int = Field(default=0, ge=0)
+    tokens_cached: int = Field(default=0, ge=0)
+    tokens_stored: int = Field(default=0, ge=0)
+    from_cache: bool = False
     cost_usd: Money | None = None
     finish: Literal["stop", "length", "calls", "refusal"] = "stop"
     model: str = ""
@@ -123,10 +127,11 @@ class ChatChunk(Frozen):
 
 
 class Embeddings(Frozen):
-    """A vector for each text, in their order, and what that took."""
+    """A vector for each text, in their order, and what that took. `from_cache` is as in a `ChatResponse`."""
 
     vectors: tuple[tuple[float, ...], ...]
     tokens_in: int = Field(default=0, ge=0)
+    from_cache: bool = False
     cost_usd: Money | None = None
     model: str = ""
     provider: str = ""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from chimera.core.errors import InputError, MissingExtra, ModelError, ModelRefused, ModelSilent, ModelTooLong
 from chimera.llm.chat import MAX_TEXTS, ChatChunk, ChatModel, ChatRequest, ChatResponse, Embeddings
 from chimera.llm.ollama_wire import Growing, asked, embedded
-from chimera.llm.remote import Remote, lines
+from chimera.llm.opened import Opened
+from chimera.llm.remote import Remote, is_here, lines
 
 if TYPE_CHECKING:
     import httpx2
@@ -66,14 +67,14 @@ class LocalLLMProvider(ChatModel):
         self._num_ctx = num_ctx
         self._timeout_s = timeout_s
         self._remote = Remote(name, base_url.rstrip("/"))
-        self._http: httpx2.AsyncClient | None = None
+        self._http = Opened(self._connect)
         self._other = _openai(name, model, base_url, timeout_s) if wire == "openai" else None
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
         """The answer. Raises ModelRefused (also where the prompt did not fit), ModelOutage or ModelTooLong."""
         if self._other is not None:
             return (await self._other.chat(request)).model_copy(update={"cost_usd": 0.0})
-        growing = Growing(request, self._num_ctx, self.name)
+        growing = Growing(request, self._num_ctx, self._remote)
         data = await self._post("/api/chat", asked(request, self._model, self._num_ctx, stream=False))
         self._take(growing, data)
         if not growing.ended:
@@ -88,9 +89,9 @@ class LocalLLMProvider(ChatModel):
                 async for chunk in chunks:
                     yield _free(chunk)
             return
-        growing = Growing(request, self._num_ctx, self.name)
+        growing = Growing(request, self._num_ctx, self._remote)
         body = asked(request, self._model, self._num_ctx, stream=True)
-        http = self._opened()
+        http = self._http.get()
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self._timeout_s):
@@ -123,32 +124,29 @@ class LocalLLMProvider(ChatModel):
         body = {"model": self._model, "input": list(texts), "truncate": False, "options": {"num_ctx": self._num_ctx}}
         data = await self._post("/api/embed", body)
         try:
-            return embedded(json.loads(data), len(texts), self.name)
+            return embedded(json.loads(data), len(texts), self._remote)
         except UNREADABLE:
             raise self._remote.garbled(data) from None
 
     async def close(self) -> None:
-        http, self._http = self._http, None
-        if http is not None:
+        if (http := self._http.take()) is not None:
             await http.aclose()
         if self._other is not None:
             await self._other.close()
 
-    def _opened(self) -> httpx2.AsyncClient:
-        if self._http is None:
-            from chimera.llm.bounded import BoundedClient
+    def _connect(self) -> httpx2.AsyncClient:
+        from chimera.llm.bounded import BoundedClient
 
-            withheld = ("authorization",)  # which httpx2 would take from a .netrc
-            self._http = BoundedClient(
-                max_bytes=MAX_RESPONSE_BYTES,
-                max_stream_bytes=MAX_RESPONSE_BYTES,
-                withheld=withheld,
-                timeout_s=self._timeout_s,
-            )
-        return self._http
+        return BoundedClient(
+            max_bytes=MAX_RESPONSE_BYTES,
+            max_stream_bytes=MAX_RESPONSE_BYTES,
+            withheld=("authorization",),  # which httpx2 would take from a .netrc
+            timeout_s=self._timeout_s,
+            direct=is_here(self._remote.base_url),
+        )
 
     async def _post(self, path: str, body: dict[str, Any]) -> bytes:
-        http = self._opened()
+        http = self._http.get()
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await http.post(self._remote.base_url + path, json=body)
@@ -182,7 +180,7 @@ class LocalLLMProvider(ChatModel):
         if isinstance(error, ModelError):
             return error
         if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
-            return self._remote.late(self._timeout_s)
+            return self._remote.late(self._timeout_s, error)
         if isinstance(error, httpx2.HTTPError):
             return self._remote.unreachable(error)
         return ModelError(f"{self.name}: {type(error).__name__}: {self._remote.clean(str(error))}")

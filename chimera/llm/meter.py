@@ -118,7 +118,8 @@ class Meter:
         if took.cost_usd is not None:
             usd = nano(took.cost_usd)
         elif held.price is not None:
-            usd = held.amounts.usd if usage is None else held.price.cost(tokens_in, tokens_out)
+            price, cached = held.price, (took.tokens_cached, took.tokens_stored)
+            usd = held.amounts.usd if usage is None else price.cost(tokens_in, tokens_out, *cached)
         entry = Entry(
             at_s=self.clock.now(),
             provider=held.provider,
@@ -131,6 +132,7 @@ class Meter:
             mission=held.payer.mission,
             agent=held.payer.agent,
             assumed=took.assumed,
+            tokens_cached=took.tokens_cached,
         )
         with self._lock:
             if held.settled:
@@ -195,39 +197,39 @@ class Metered(ChatModel):
     async def chat(self, request: ChatRequest) -> ChatResponse:
         held = self._reserve(request)
         try:
-            response = await self._model.chat(request)
+            return self._settle_answered(held, await self._model.chat(request))
         except BaseException as error:
             self._settle_failed(held, error)
             raise
-        return self._settle_answered(held, response)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk]:
-        """Settled when the response comes; when it is closed before, with what was seen until then."""
-        held, seen = self._reserve(request), 0
+        """Settled when the response comes. One that is closed before, or has none, stays counted as the most that it
+        could take: who writes may have thought more than it has said."""
+        held, begun = self._reserve(request), False
         try:
             async with aclosing(cast(AsyncGenerator[ChatChunk, None], self._model.stream(request))) as chunks:
                 async for chunk in chunks:
-                    seen += len(chunk.text.encode())
+                    begun = True
                     if chunk.response is not None:
                         response = self._settle_answered(held, chunk.response)
                         chunk = chunk.model_copy(update={"response": response})
                     yield chunk
-            self._meter.settle(held, "ok", Usage(held.tokens_in, seen, assumed=True))
+            self._meter.settle(held, "ok")
         except GeneratorExit:
-            self._meter.settle(held, "closed", Usage(held.tokens_in, seen, assumed=True))
+            self._meter.settle(held, "closed")
             raise
         except BaseException as error:
-            self._settle_failed(held, error, begun=seen > 0)
+            self._settle_failed(held, error, begun=begun)
             raise
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         held = self._meter.reserve(self.name, most_tokens_of(texts), 0, self._provider)
         try:
             made = await self._model.embed(texts)
+            return made.model_copy(update={"cost_usd": self._settle(held, usage_of(made, _most(held, 0)))})
         except BaseException as error:
             self._settle_failed(held, error)
             raise
-        return made.model_copy(update={"cost_usd": self._settle(held, usage_of(made, _most(held, 0)))})
 
     async def close(self) -> None:
         await self._model.close()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from chimera.core.errors import InputError
 from chimera.llm.chat import ChatModel
 from chimera.llm.offline import OfflineModel
+from chimera.llm.remote import check_url
 
 CHUTES_URL = "https://llm.chutes.ai/v1"
 
@@ -30,7 +31,7 @@ def open_model(name: str) -> ChatModel:
     if name == OfflineModel.name:
         return OfflineModel()
     provider, _, model = name.partition(":")
-    if model.strip():
+    if model and model == model.strip():
         match provider:
             case "openai":
                 return _openai(name, model, "chat")
@@ -48,7 +49,7 @@ def open_model(name: str) -> ChatModel:
                 from chimera.llm.python_model import PythonModel
 
                 return PythonModel(name)
-    raise InputError(f"{name!r} is not a model: use {FORMS}")
+    raise InputError(f"{name!r:.200} is not a model: use {FORMS}")
 
 
 def _openai(name: str, model: str, api: Literal["chat", "responses"]) -> ChatModel:
@@ -71,8 +72,10 @@ def _local(name: str, rest: str) -> ChatModel:
     from chimera.llm.local_provider import LocalLLMProvider
 
     model, at, url = rest.partition("@http")
-    if not model.strip():
-        raise InputError(f"{name!a:.300} is not of the form local:MODEL or local:MODEL@URL")
+    if not model.strip() or ("@" in model and "@sha256:" not in model):
+        raise InputError(
+            f"{name!a:.300} is not of the form local:MODEL or local:MODEL@URL, with an URL from http:// or https:// on"
+        )
     if not at:
         return LocalLLMProvider(name, model=model)
     url = check_url("http" + url)
@@ -108,17 +111,3 @@ def _key(name: str, variable: str) -> str:
 
 def _environment(variable: str) -> str:
     return os.environ.get(variable, "").strip()
-
-
-def check_url(url: str) -> str:
-    """`url`, if it is the base address of a server. Raises InputError that says what is wrong with it."""
-    try:
-        parts = urlsplit(url)
-        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isprintable()
-    except ValueError:
-        fits = False
-    if not fits or " " in url:
-        raise InputError(f"{url!a:.200} is not an address such as https://HOST/v1 or http://127.0.0.1:8000/v1")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise InputError("an address of a model has no user, password or query in it: a key stands in OPENAI_API_KEY")
-    return url

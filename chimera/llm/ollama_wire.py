@@ -5,14 +5,13 @@ Source: Ollama's documentation, docs/api.md, "Generate a chat completion" and "G
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from chimera.core.errors import ModelRefused
-from chimera.llm.chat import ChatMessage, ChatRequest, ChatResponse, Embeddings, ToolCall
-from chimera.llm.remote import characters, count
+from chimera.llm.chat import MAX_TOOLS, ChatMessage, ChatRequest, ChatResponse, Embeddings, ToolCall
+from chimera.llm.remote import Remote, arguments_of, characters, count
 
 
 def asked(request: ChatRequest, model: str, num_ctx: int, *, stream: bool) -> dict[str, Any]:
@@ -58,7 +57,7 @@ def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     return told
 
 
-def embedded(body: Any, texts: int, provider: str) -> Embeddings:
+def embedded(body: Any, texts: int, remote: Remote) -> Embeddings:
     """The vectors that `body` has. Raises LookupError, TypeError or ValueError where it has not one for each text."""
     vectors = body["embeddings"]
     if len(vectors) != texts:
@@ -70,18 +69,18 @@ def embedded(body: Any, texts: int, provider: str) -> Embeddings:
         vectors=numbers,
         tokens_in=count(body, "prompt_eval_count"),
         cost_usd=0.0,
-        model=str(body.get("model") or ""),
-        provider=provider,
+        model=remote.clean(str(body.get("model") or "")),
+        provider=remote.name,
     )
 
 
 class Growing:
     """A response as its parts make it: `take` each (a whole answer is one part), and at the end ask for `response`."""
 
-    def __init__(self, request: ChatRequest, num_ctx: int, provider: str) -> None:
+    def __init__(self, request: ChatRequest, num_ctx: int, remote: Remote) -> None:
         self._num_ctx = num_ctx
-        self._provider = provider
-        self._text = ""
+        self._remote = remote
+        self._texts: list[str] = []
         self._calls: list[ToolCall] = []
         self._asked_before = sum(len(message.calls) for message in request.messages)
         self._last: dict[str, Any] = {}
@@ -94,9 +93,11 @@ class Growing:
         """The text that this part adds. Raises LookupError, TypeError, AttributeError or ValueError for no part."""
         message = body["message"]
         text = characters(message.get("content") or "")
-        self._text += text
+        self._texts.append(text)
         for call in message.get("tool_calls") or ():
             self._calls.append(self._call(call))
+            if len(self._calls) > MAX_TOOLS:
+                raise ValueError("too many calls of tools")
         if body.get("done") is True:
             self._last = body
         return text
@@ -104,11 +105,10 @@ class Growing:
     def _call(self, given: dict[str, Any]) -> ToolCall:
         """Older servers give calls no id, so one is made, that no other of this conversation has."""
         function = given["function"]
-        arguments = function.get("arguments") or {}
         return ToolCall(
             id=given.get("id") or f"call_{self._asked_before + len(self._calls)}",
             name=function["name"],
-            arguments=json.loads(arguments) if isinstance(arguments, str) else arguments,
+            arguments=arguments_of(function.get("arguments") or {}),
         )
 
     def response(self) -> ChatResponse:
@@ -116,17 +116,17 @@ class Growing:
         tokens_in = count(self._last, "prompt_eval_count")
         if tokens_in >= self._num_ctx:
             raise ModelRefused(
-                f"{self._provider}: the prompt filled all {self._num_ctx} tokens of the model's window, so some of it "
-                "was cut off; say less, or raise num_ctx"
+                f"{self._remote.name}: the prompt filled all {self._num_ctx} tokens of the model's window, so some "
+                "of it was cut off; say less, or raise num_ctx"
             )
         cut_off = self._last.get("done_reason") == "length"
         return ChatResponse(
-            text=self._text,
+            text="".join(self._texts),
             calls=tuple(self._calls),
             tokens_in=tokens_in,
             tokens_out=count(self._last, "eval_count"),
             cost_usd=0.0,
             finish="length" if cut_off else "calls" if self._calls else "stop",
-            model=str(self._last.get("model") or ""),
-            provider=self._provider,
+            model=self._remote.clean(str(self._last.get("model") or "")),
+            provider=self._remote.name,
         )

@@ -53,6 +53,7 @@ class ChatCompletions:
             calls=calls,
             tokens_in=count(usage, "prompt_tokens"),
             tokens_out=count(usage, "completion_tokens"),
+            tokens_cached=count(usage, "prompt_tokens_details", "cached_tokens"),
             finish=finish_of(cut=why == "length", refused=bool(refusal) or why == "content_filter", calls=calls),
             model=remote.clean(str(body.get("model") or "")),
             provider=remote.name,

@@ -20,7 +20,8 @@ from chimera.llm.chat import MAX_MESSAGE_CHARS, MAX_TEXTS, ChatChunk, ChatModel,
 from chimera.llm.openai_chat import ChatCompletions
 from chimera.llm.openai_responses import Responses
 from chimera.llm.openai_wire import UNREADABLE, Pieces, Wire, Without, unsupported
-from chimera.llm.remote import MAX_RESPONSE_BYTES, Remote, check_key, count, is_private, reason
+from chimera.llm.opened import Opened
+from chimera.llm.remote import MAX_RESPONSE_BYTES, Remote, check_key, check_url, count, is_here, is_private, reason
 
 if TYPE_CHECKING:
     import httpx2
@@ -47,7 +48,9 @@ ACCOUNT_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 class OpenAIProvider(ChatModel):
     """The model `model` at `base_url`, such as `http://127.0.0.1:8000/v1`.
 
-    `api_key` is only sent over https, or to this machine; `key_from` is the variable that it was read from. Asks once,
+    `api_key` is only sent over https, or to this machine; `key_from` is the variable that it was read from. At most
+    `connections` are open (default 1,000; with hundreds in use at once, `httpx2` spends more on its pool than on the
+    calls, so give 100 where answers are quick). Asks once,
     and again only where the server names a parameter that this model does not take (a temperature, say), without it
     and from then on. Raises InputError for a key that cannot be used, MissingExtra without the `openai` package.
     """
@@ -64,19 +67,23 @@ class OpenAIProvider(ChatModel):
         api: Literal["chat", "responses"] = "chat",
         key_from: str = "OPENAI_API_KEY",
         timeout_s: float = TIMEOUT_S,
+        connections: int | None = None,
     ) -> None:
+        if connections is not None and connections < 1:
+            raise InputError(f"{name}: {connections} connections are none; give at least 1")
         if find_spec("openai") is None:
             raise MissingExtra("openai", "llm")
         key = check_key(api_key, key_from)
         self.name = name
         self._model = model
-        self._remote = Remote(name, base_url, key if is_private(base_url) else "", key_from)
+        self._remote = Remote(name, base_url, key if is_private(check_url(base_url)) else "", key_from)
         self._wire: Wire = ChatCompletions() if api == "chat" else Responses()
         self._api = api
         self._timeout_s = timeout_s
         self._is_openai = urlsplit(base_url).hostname == urlsplit(OPENAI_URL).hostname
         self._without: Without = frozenset({"max_tokens"}) if self._is_openai else frozenset()
-        self._client: openai.AsyncOpenAI | None = None
+        self._connections = connections
+        self._client = Opened(self._connect)
 
     async def chat(self, request: ChatRequest) -> ChatResponse:
         """The answer. Raises ModelRefused, ModelUnauthorized, ModelQuota, ModelOutage, ModelTooLong, or ModelError for
@@ -105,7 +112,7 @@ class OpenAIProvider(ChatModel):
         more than MAX_TEXTS, for an empty or an endless one."""
         if len(texts) > MAX_TEXTS or not all(0 < len(text) <= MAX_MESSAGE_CHARS for text in texts):
             raise InputError(f"embed up to {MAX_TEXTS} texts at once, each of 1 to {MAX_MESSAGE_CHARS} characters")
-        create = self._open().embeddings.with_raw_response.create
+        create = self._client.get().embeddings.with_raw_response.create
         vectors: list[tuple[float, ...]] = []
         tokens, model = 0, ""
         for start in range(0, len(texts), TEXTS_AT_ONCE):
@@ -123,30 +130,33 @@ class OpenAIProvider(ChatModel):
         return Embeddings(vectors=tuple(vectors), tokens_in=tokens, model=model, provider=self.name)
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
+        if (client := self._client.take()) is not None:
             await client.close()
 
-    def _open(self) -> openai.AsyncOpenAI:
-        if self._client is not None:
-            return self._client
+    def _connect(self) -> openai.AsyncOpenAI:
         import openai
 
         from chimera.llm.bounded import BoundedClient
 
         key = self._remote.key
         withheld = (*(() if self._is_openai else ACCOUNT_HEADERS), *(() if key else ("Authorization",)))
-        http = BoundedClient(max_bytes=MAX_RESPONSE_BYTES, withheld=withheld, timeout_s=self._timeout_s)
-        self._client = openai.AsyncOpenAI(
+        here = is_here(self._remote.base_url)
+        http = BoundedClient(
+            max_bytes=MAX_RESPONSE_BYTES,
+            withheld=withheld,
+            timeout_s=self._timeout_s,
+            direct=here,
+            connections=self._connections,
+        )
+        return openai.AsyncOpenAI(
             api_key=key or "none",  # which is then not sent: the package insists on one
             base_url=self._remote.base_url,
             max_retries=0,
             http_client=http,
         )
-        return self._client
 
     def _endpoint(self) -> Any:  # the overloads of its `create` want literal roles
-        client = self._open()
+        client = self._client.get()
         return client.chat.completions if self._api == "chat" else client.responses
 
     async def _create(self, create: Callable[..., Awaitable[Any]], request: ChatRequest, *, stream: bool) -> Any:
@@ -229,8 +239,8 @@ class OpenAIProvider(ChatModel):
 
         try:
             yield
-        except (TimeoutError, openai.APITimeoutError, httpx2.TimeoutException):
-            raise self._remote.late(self._timeout_s) from None
+        except (TimeoutError, openai.APITimeoutError, httpx2.TimeoutException) as error:
+            raise self._remote.late(self._timeout_s, error) from None
         except openai.APIStatusError as error:
             missing = f"is there a model {self._model!r} at {self._remote.base_url}?"
             refusal = self._remote.refusal

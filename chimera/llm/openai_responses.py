@@ -53,6 +53,7 @@ class Responses:
             calls=calls,
             tokens_in=count(usage, "input_tokens"),
             tokens_out=count(usage, "output_tokens"),
+            tokens_cached=count(usage, "input_tokens_details", "cached_tokens"),
             finish=finish_of(
                 cut=why == "max_output_tokens", refused=bool(refusal) or why == "content_filter", calls=calls
             ),

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from chimera.core.errors import ModelError
 from chimera.llm.chat import MAX_TOOLS, ChatRequest, ChatResponse, ToolCall
-from chimera.llm.remote import Remote, characters
+from chimera.llm.remote import Remote, arguments_of, characters
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading an answer raises that has not the shape it should have."""
@@ -78,8 +78,7 @@ def tool_calls(named: Iterable[tuple[Any, Any, Any]], remote: Remote) -> tuple[T
         if len(calls) == MAX_TOOLS:
             raise ModelError(f"{remote.name} asked for more than {MAX_TOOLS} tools at once")
         try:
-            given = json.loads(arguments or "{}") if arguments is None or isinstance(arguments, str) else arguments
-            json.dumps(given, ensure_ascii=False, allow_nan=False).encode()  # no surrogates, no NaN: they are not JSON
+            given = arguments_of({} if arguments is None else arguments)
             calls.append(ToolCall(id=id_ or f"call_{len(calls)}", name=name, arguments=given))
         except (ValidationError, ValueError, TypeError, RecursionError):
             said = remote.clean(f"{name}({arguments})")

@@ -37,24 +37,29 @@ EXAMPLE = "{input: 1.25, output: 10}"
 class Price(Frozen):
     """USD per million tokens read (`input`) and written (`output`), and USD for each `call` on top.
 
-    `cached` is for tokens read that the provider had in its cache; None: as `input`.
+    `cached` is for tokens read that the provider had in its cache, `stored` for those that it put there; None: as
+    `input`.
     """
 
     input: Usd
     output: Usd
     cached: Usd | None = None
+    stored: Usd | None = None
     call: Usd = 0.0
 
-    def cost(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> int:
-        """Billionths of a dollar for one call. `tokens_cached` are among `tokens_in`."""
-        cached = min(tokens_cached, tokens_in)
-        read = _pico(self.input) * (tokens_in - cached)
+    def cost(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0, tokens_stored: int = 0) -> int:
+        """Billionths of a dollar for one call. `tokens_cached` and `tokens_stored` are among `tokens_in`."""
+        stored = min(tokens_stored, tokens_in)
+        cached = min(tokens_cached, tokens_in - stored)
+        read = _pico(self.input) * (tokens_in - stored - cached)
         read += _pico(self.input if self.cached is None else self.cached) * cached
+        read += _pico(self.input if self.stored is None else self.stored) * stored
         return -(-(read + _pico(self.output) * tokens_out) // 1_000) + nano(self.call)
 
     def most(self, tokens_in: int, tokens_out: int) -> int:
         """Billionths of a dollar that a call of at most so many tokens can cost."""
-        return max(self.cost(tokens_in, tokens_out), self.cost(tokens_in, tokens_out, tokens_in))
+        ways = ((0, 0), (tokens_in, 0), (0, tokens_in))
+        return max(self.cost(tokens_in, tokens_out, *way) for way in ways)
 
 
 _BY_PATTERN: TypeAdapter[dict[str, Price]] = TypeAdapter(

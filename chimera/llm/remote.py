@@ -11,7 +11,7 @@ import ipaddress
 import json
 import math
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -43,23 +43,50 @@ MAY_PASS = frozenset({408, 409, 425, 429})
 UNPAID = ("credit balance", "billing", "spend limit", "spend_limit", "insufficient_quota")
 """What stands in a refusal that is about money."""
 
+ECHOED = frozenset({400, 404, 422})
+"""Refusals that may repeat what was asked: a user's own words about billing say nothing of the account."""
+
+FLAGGED = ("moderation", "flagged")
+"""What stands in a 403 that is about what was asked, and not about the key, as OpenRouter has it."""
+
+MAX_WAIT_S = 86_400.0
+"""As long as this a server's wish for a pause is told on."""
+
+MAX_COUNT = 10**12
+"""A server that counts more tokens than this is not believed further."""
+
 TOO_LONG = ("exceeds the context length", "exceed_context_size", "context size has been exceeded")
 """What stands in the refusal of a prompt that the model's window does not hold, whatever its status."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A server that is asked for a model. `key` is "" where it must not be sent; `key_from` is where it was read."""
+    """A server that is asked for a model. `key` is "" where it must not be sent; `key_from` is where it was read.
+
+    The key does not show in its repr, and it cannot be pickled with one. Raises InputError for an address that is none.
+    """
 
     name: str
     base_url: str
-    key: str = ""
+    key: str = field(default="", repr=False)
     key_from: str = ""
+
+    def __post_init__(self) -> None:
+        check_url(self.base_url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.key:
+            raise InputError(f"{self.name} holds a key, and is not to be pickled: send its name, and open it there")
+        return Remote, (self.name, self.base_url, "", self.key_from)
 
     def clean(self, text: str) -> str:
         """What a server said, fit for one line of a log, and without the key."""
-        text = text.replace(self.key, "***") if self.key else text  # first: half a key is one too many
-        return "".join(c for c in " ".join(text[:2_000].split()) if c.isprintable())[:MAX_SAID_CHARS]
+        text = self._without_key(text)  # first: half a key is one too many
+        line = "".join(c for c in " ".join(text[:2_000].split()) if c.isprintable())
+        return self._without_key(line)[:MAX_SAID_CHARS]  # again: what was between its letters may be gone
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self.key, "***") if self.key else text
 
     def refusal(self, status: int, text: str, headers: Mapping[str, str], *, missing: str = "") -> ModelError:
         """The error that an answer of this `status` is. `missing` is what to do about a 404."""
@@ -67,18 +94,27 @@ class Remote:
         lower = text[:MAX_RESPONSE_BYTES].lower()
         if any(words in lower for words in TOO_LONG):
             return ModelRefused(f"{said}; the prompt is longer than the model's window")
-        if status == 402 or (400 <= status < 500 and any(words in lower for words in UNPAID)):
+        if status == 402 or (400 <= status < 500 and any(words in _of_money(status, text, lower) for words in UNPAID)):
             return ModelQuota(said, seconds(headers.get("retry-after", "")))
         if status in MAY_PASS or (status >= 500 and status != 501):  # 501: it cannot do that at all
             return ModelOutage(said, seconds(headers.get("retry-after", "")))
-        if status in (401, 403):
+        if status == 401 or (status == 403 and not any(word in lower for word in FLAGGED)):
             if not self.key_from:
                 return ModelUnauthorized(said)
             withheld = "" if is_private(self.base_url) else " (it is only sent over https, or to this machine)"
             return ModelUnauthorized(f"{said}; is {self.key_from} set to a key of this server?{withheld}")
         return ModelRefused(f"{said}; {missing}" if status == 404 and missing else said)
 
-    def late(self, timeout_s: float) -> ModelSilent:
+    def late(self, timeout_s: float, error: BaseException | None = None) -> ModelOutage:
+        """What being out of time is: a call that got no connection, because the server is off, or because all that
+        there may be are in use, was never sent."""
+        import httpx2
+
+        for cause in (error, error and error.__cause__):
+            if isinstance(cause, httpx2.PoolTimeout):
+                return ModelOutage(f"{self.name}: no call was made, all connections are in use; ask for less at a time")
+            if isinstance(cause, httpx2.ConnectTimeout):
+                return self.unreachable(cause)
         return ModelSilent(f"{self.name} did not answer within {timeout_s:g} s")
 
     def unreachable(self, error: BaseException) -> ModelOutage:
@@ -87,7 +123,7 @@ class Remote:
 
         cause = error if isinstance(error, httpx2.HTTPError) else error.__cause__
         if isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)):
-            return ModelOutage(f"{self.name}: no connection to {self.base_url}")
+            return ModelOutage(f"{self.name}: no connection to {self.base_url}; is a server running there?")
         return ModelSilent(f"{self.name}: the connection to {self.base_url} broke off")
 
     def garbled(self, said: bytes | str) -> ModelSilent:
@@ -103,13 +139,31 @@ def check_key(key: str, key_from: str) -> str:
     return key
 
 
+def check_url(url: str) -> str:
+    """`url`, if it is the base address of a server. Raises InputError that says what is wrong with it."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isprintable()
+    except ValueError:
+        fits = False
+    if not fits or " " in url:
+        shown = url.rpartition("@")[2]  # a password may stand before it
+        raise InputError(f"{shown!a:.200} is not an address such as https://HOST/v1 or http://127.0.0.1:8000/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise InputError("an address of a model has no user, password or query in it: a key stands in OPENAI_API_KEY")
+    return url
+
+
 def is_private(url: str) -> bool:
     """Whether nobody on the way can read what is sent there."""
-    parts = urlsplit(url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return True
+    return urlsplit(url).scheme == "https" or is_here(url)
+
+
+def is_here(url: str) -> bool:
+    """Whether it is an address of this machine."""
+    host = urlsplit(url).hostname or ""
     try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -126,19 +180,41 @@ def reason(text: str) -> str:
     return body if isinstance(body, str) else text
 
 
+def _of_money(status: int, text: str, lower: str) -> str:
+    """Where a refusal would speak of money: anywhere, or where it repeats what was asked, in what it is called."""
+    if status not in ECHOED:
+        return lower
+    said = reason(text).lower()
+    try:
+        error = json.loads(text)["error"]
+        called = f"{error.get('code')} {error.get('type')}".lower()
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        called = ""
+    return f"{called} credit balance" if said.startswith("your credit balance") else called
+
+
 def seconds(text: str) -> float:
     """A Retry-After in seconds (RFC 9110, 10.2.3); 0 for a date or anything else."""
     try:
         wait_s = float(text)
     except ValueError:
         return 0.0
-    return wait_s if math.isfinite(wait_s) and wait_s > 0 else 0.0
+    return min(wait_s, MAX_WAIT_S) if math.isfinite(wait_s) and wait_s > 0 else 0.0
 
 
-def count(usage: Any, name: str) -> int:
-    """The number called `name`; 0 for what is none."""
-    number = usage.get(name) if isinstance(usage, dict) else 0
-    return number if isinstance(number, int) and not isinstance(number, bool) and number >= 0 else 0
+def count(usage: Any, *names: str) -> int:
+    """The number called so, within what is called as the names before the last; 0 for what is none."""
+    for name in names:
+        usage = usage.get(name) if isinstance(usage, dict) else None
+    return min(usage, MAX_COUNT) if isinstance(usage, int) and not isinstance(usage, bool) and usage >= 0 else 0
+
+
+def arguments_of(given: Any) -> Any:
+    """A tool call's arguments, of which some servers send the text. Raises ValueError for what JSON cannot hold:
+    NaN, and halves of characters, which whoever writes them down later would trip over."""
+    arguments = json.loads(given or "{}") if isinstance(given, str) else given
+    json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
+    return arguments
 
 
 def characters(text: str) -> str:

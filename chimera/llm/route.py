@@ -142,7 +142,8 @@ class Lane:
         self.breaker.end(held.permit, now, good)
         self.places.end(held.began, now, good, took_s)
         if used is not None and self._tokens is not None:
-            self._tokens.correct(held.tokens - used, now)
+            debt = max(held.tokens - used, -self._tokens.capacity)  # a server that lies is not kept away for ever
+            self._tokens.correct(debt, now)
         self._failures += good is False
         if good:
             self._took_s.append(took_s)

@@ -150,17 +150,16 @@ class Router(ChatModel):
 
         call = self._call(ask, self._lanes, estimated_tokens(request))
         call.hedged = False
-        held, chunks, chunk = await self._answer(call)
-        took_s, answer = self._clock.monotonic() - held.began, None
+        held, chunks, first = await self._answer(call)
+        took_s, chunk = self._clock.monotonic() - held.began, cast(ChatChunk | None, first)
         async with contextlib.aclosing(chunks):
             with self._ending(held):
-                yield chunk
-                answer = chunk.response
-                async for chunk in chunks:
+                while chunk is not None:
+                    if chunk.response is not None:  # who has read this one often reads no further
+                        held.end(self._clock.monotonic(), True, used=_used(chunk.response), took_s=took_s)
                     yield chunk
-                    answer = chunk.response or answer
-                used = None if answer is None else _used(answer)
-                held.end(self._clock.monotonic(), True, used=used, took_s=took_s)
+                    chunk = await anext(chunks, None)
+                held.end(self._clock.monotonic(), True, took_s=took_s)
 
     async def close(self) -> None:
         """Close every model, whatever the others do; then raise what the first of them raised."""
@@ -263,7 +262,8 @@ class Router(ChatModel):
         return None
 
     async def _ask_two(self, held: Held, call: _Call[T]) -> T | None:
-        """As `_ask`, but when the answer takes unusually long, another lane is asked besides."""
+        """As `_ask`, but when the answer takes unusually long, another lane is asked besides. What that one raises
+        (it refuses, or there is no money for two) is raised only where the first has no answer."""
         patience_s = held.lane.p95_s()
         if patience_s is None:
             return await self._ask(held, call)
@@ -277,12 +277,16 @@ class Router(ChatModel):
                 call.tried.add(other.lane.name)
                 besides = self._ask(other, call)
                 asked[asyncio.create_task(besides)] = other
-            pending = set(asked)
+            pending, refusal = set(asked), None
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if (answer := task.result()) is not None:
+                for task in sorted(done, key=lambda one: one is not first):
+                    if task is not first and not task.cancelled() and (error := task.exception()) is not None:
+                        refusal = error  # which the first, if it answers, never hears of
+                    elif (answer := task.result()) is not None:
                         return answer
+            if refusal is not None:
+                raise refusal
             return None
         finally:
             timer.cancel()

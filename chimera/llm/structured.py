@@ -117,10 +117,10 @@ def _faults(error: ValidationError) -> str:
 
 def _summed(taken: list[ChatResponse]) -> ChatResponse:
     costs = [one.cost_usd for one in taken]
+    counts = ("tokens_in", "tokens_out", "tokens_cached", "tokens_stored")
     return taken[-1].model_copy(
         update={
-            "tokens_in": sum(one.tokens_in for one in taken),
-            "tokens_out": sum(one.tokens_out for one in taken),
+            **{name: sum(getattr(one, name) for one in taken) for name in counts},
             "cost_usd": None if None in costs else sum(cost for cost in costs if cost is not None),
         }
     )

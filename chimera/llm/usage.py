@@ -30,6 +30,8 @@ class Usage(NamedTuple):
     cost_usd: float | None = None
     assumed: bool = False
     calls: int = 1
+    tokens_cached: int = 0
+    tokens_stored: int = 0
 
 
 NOTHING = Usage(0, 0, cost_usd=0.0, calls=0)
@@ -50,6 +52,7 @@ class Entry(Frozen):
     mission: str
     agent: str
     assumed: bool = False
+    tokens_cached: int = 0
 
 
 def most_tokens(request: ChatRequest) -> int:
@@ -69,15 +72,24 @@ def most_tokens_of(texts: Sequence[str]) -> int:
 
 
 def usage_of(response: ChatResponse | Embeddings, most: Usage) -> Usage:
-    """What the server says that it took; if it says nothing at all, `most`."""
-    if not response.tokens_in and response.cost_usd is None:
-        return most
-    return Usage(response.tokens_in, getattr(response, "tokens_out", 0), response.cost_usd)
+    """What the server says that it took; for each count that it does not give, that of `most`."""
+    if response.from_cache:
+        return Usage(0, 0, response.cost_usd)
+    said = response if isinstance(response, ChatResponse) else ChatResponse(text="", tokens_in=response.tokens_in)
+    tokens_in, tokens_out = said.tokens_in or most.tokens_in, said.tokens_out or most.tokens_out
+    return Usage(
+        tokens_in,
+        tokens_out,
+        response.cost_usd,
+        assumed=(tokens_in, tokens_out) != (said.tokens_in, said.tokens_out),
+        tokens_cached=said.tokens_cached,
+        tokens_stored=said.tokens_stored,
+    )
 
 
 def written(response: ChatResponse) -> int:
     """The most tokens that what can be seen of an answer can be."""
-    return max(_bytes(response.text) + sum(_bytes(c.model_dump_json()) for c in response.calls), response.tokens_out)
+    return _bytes(response.text) + sum(_bytes(call.model_dump_json()) for call in response.calls)
 
 
 def outcome_of(error: BaseException) -> Outcome:

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from chimera.core.errors import MissionError
 from chimera.core.types import AgentSpec, Consensus, Reply, Task
 from chimera.llm.chat import ChatMessage, ChatRequest
-from chimera.llm.models import open_model
+from chimera.llm.pool import shared_model
 from chimera.swarm import brief
 from chimera.swarm.policy import Context
 
@@ -65,12 +65,11 @@ async def compose(task: Task, context: Context) -> Reply:
         threshold=float(threshold) if isinstance(threshold, (int, float)) else None,
         electorate=int(str(task.inputs.get("replicas", 1))),
     )
-    model = open_model(text_input(task, "model"))
+    model = shared_model(text_input(task, "model"))
     answer, cost_usd = "The documents hold nothing that answers this.", 0.0
     if chosen:
         messages = (ChatMessage(role="system", content=SYSTEM_PROMPT), ChatMessage(role="user", content=question))
-        async with model:
-            response = await model.chat(ChatRequest(messages=messages, documents=chosen))
+        response = await model.chat(ChatRequest(messages=messages, documents=chosen))
         answer, cost_usd = response.text, response.cost_usd or 0.0
     note = "" if model.writes else brief.OFFLINE_NOTE
     made = made.model_copy(update={"answer": answer, "model": model.name, "note": note})

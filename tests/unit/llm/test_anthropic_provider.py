@@ -352,7 +352,7 @@ async def test_a_key_goes_only_where_nobody_listens_in(monkeypatch: pytest.Monke
             return httpx2.Response(401, json=anthropic_error("authentication_error", "no"))
 
         async with AnthropicProvider("n", model="m", base_url=url, api_key=key) as model:
-            model._opened()._client._transport = httpx2.MockTransport(answer)
+            model._client.get()._client._transport = httpx2.MockTransport(answer)
             error = await refused(model)
         headers = dict(seen[0].headers)
         assert headers.get("authorization") == (f"Bearer {KEY}" if sent else None)

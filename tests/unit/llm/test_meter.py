@@ -236,13 +236,13 @@ async def test_a_stream_is_settled_at_its_end() -> None:
     assert (entry.tokens_in, entry.tokens_out, entry.outcome) == (7, 3, "ok") and nothing_is_held(meter)
 
 
-async def test_a_stream_that_is_closed_early_is_settled_with_what_was_seen() -> None:
+async def test_a_stream_that_is_closed_early_stays_counted_for_it_may_have_thought_more_than_it_said() -> None:
     meter = a_meter()
     async with aclosing(cast(Any, Metered(Fake(PIECES), meter).stream(ASKED))) as chunks:
         assert (await anext(chunks)).text == "hel"
         assert meter.today().calls_reserved == 1
     (entry,) = meter.entries
-    assert (entry.tokens_in, entry.tokens_out, entry.outcome, entry.assumed) == (MOST, 3, "closed", True)
+    assert (entry.tokens_in, entry.tokens_out, entry.outcome, entry.assumed) == (MOST, 100, "closed", True)
     assert nothing_is_held(meter)
 
 
@@ -259,7 +259,7 @@ async def test_a_stream_without_an_end_is_counted_from_above_and_one_never_begun
     metered.stream(ASKED)
     assert meter.today().calls_reserved == 0 and not meter.entries
     _ = [chunk async for chunk in metered.stream(ASKED)]
-    assert (meter.entries[0].tokens_out, meter.entries[0].assumed) == (5, True)
+    assert (meter.entries[0].tokens_out, meter.entries[0].assumed) == (100, True)
 
 
 async def test_embeddings_are_counted_too() -> None:

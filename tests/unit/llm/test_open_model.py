@@ -90,6 +90,8 @@ async def test_a_local_address_says_which_interface_it_is() -> None:
         "chutes:",
         "python:",
         "http:x",
+        "openai: gpt-5",
+        "local:qwen ",
     ],
 )
 def test_any_other_name_is_answered_with_the_forms(name: str) -> None:
@@ -115,6 +117,8 @@ async def test_a_compatible_server_with_or_without_a_key(key: str, monkeypatch: 
         ("compatible:m@ftp://h/v1", "compatible:MODEL@URL"),
         ("local:@http://h/v1", "local:MODEL@URL"),
         ("local:m@http://", "not an address"),
+        ("local:m@localhost:11434", "URL from http:// or https:// on"),
+        ("local:m@", "URL from http:// or https:// on"),
         ("compatible:m@http://", "not an address"),
         ("compatible:m@https://me:pw@h/v1", "no user, password"),
         ("python:no_such_module:f", "PYTHONPATH"),
@@ -123,6 +127,13 @@ async def test_a_compatible_server_with_or_without_a_key(key: str, monkeypatch: 
 def test_a_name_of_a_known_form_that_is_wrong_is_answered_with_what_is_wrong(name: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         open_model(name)
+
+
+def test_a_digest_in_a_name_is_no_address_and_a_name_without_end_is_not_told_whole() -> None:
+    assert open_model("local:m@sha256:0123").name == "local:m@sha256:0123"
+    with pytest.raises(InputError) as caught:
+        open_model("x" * 10_000)
+    assert len(str(caught.value)) < 500
 
 
 def test_python() -> None:

@@ -25,9 +25,8 @@ from chimera.core.errors import (
 )
 from chimera.core.types import Quote
 from chimera.llm.chat import ChatMessage, ChatRequest
-from chimera.llm.models import check_url
 from chimera.llm.openai_provider import OpenAIProvider
-from chimera.llm.remote import MAX_RESPONSE_BYTES
+from chimera.llm.remote import MAX_RESPONSE_BYTES, check_url
 from tests.llm_server import LlmServer, Said
 
 KEY = "sk-very-secret-0123456789"
@@ -294,7 +293,7 @@ async def test_a_key_goes_only_where_nobody_listens_in(url: str, sent: bool) -> 
     import httpx2
 
     async with OpenAIProvider("n", model="m", base_url=url, api_key=KEY) as model:
-        client = model._open()
+        client = model._client.get()
         seen: list[httpx2.Request] = []
 
         async def answer(request: httpx2.Request) -> httpx2.Response:
@@ -302,7 +301,6 @@ async def test_a_key_goes_only_where_nobody_listens_in(url: str, sent: bool) -> 
             return httpx2.Response(401, json={"error": {"message": "no"}})
 
         client._client._transport = httpx2.MockTransport(answer)
-        model._client = client
         error = await refused(model)
     assert ("authorization" in seen[0].headers) == sent
     assert ("only sent over https" in str(error)) == (not sent)

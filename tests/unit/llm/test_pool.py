@@ -6,14 +6,21 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from pydantic import JsonValue
 
 from chimera.core.errors import InputError
+from chimera.core.types import Quote, Task
 from chimera.llm import pool
 from chimera.llm.chat import ChatChunk, ChatMessage, ChatModel, ChatRequest, ChatResponse, Embeddings
 from chimera.llm.openai_provider import OpenAIProvider
 from chimera.llm.pool import close_shared, shared_model
+from chimera.swarm import brief
+from chimera.swarm.policy import Context
+from chimera.swarm.roles import compose
 from tests.llm_server import LlmServer
 
 ASKED = ChatRequest(messages=(ChatMessage(role="user", content="hello"),))
@@ -197,4 +204,24 @@ async def test_one_connection_serves_many_calls_of_a_real_server() -> None:
             async with shared_model("m", open=opens) as model:
                 assert (await model.chat(ASKED)).text == "you said: hello"
         assert len(server.requests) == 5 and len(set(server.peers)) == 1
+        await close_shared()
+
+
+async def test_composers_of_a_swarm_share_a_connection() -> None:
+    """They are agents: a thousand of them in a cell must not each open their own."""
+    quote = Quote(text="Iris was collected by Anderson.", file="iris.rst", line=1)
+    ballot = brief.Ballot(voter="v", finds=(brief.Find(quote=quote, confidence=1.0),))
+    evidence = brief.Evidence(parts=(brief.Part(question="Who collected Iris?", ballots=(ballot,)),))
+    judged = SimpleNamespace(decision=SimpleNamespace(value=evidence.model_dump(mode="json")))
+    context = cast(Context, SimpleNamespace(upstream={"judge": judged}))
+    with LlmServer() as server:
+        inputs: dict[str, JsonValue] = {
+            "question": "Who collected Iris?",
+            "consensus": "majority",
+            "model": f"compatible:m@{server.url}",
+        }
+        for _ in range(3):
+            reply = await compose(Task(goal="compose", role="composer", inputs=inputs), context)
+            assert brief.Brief.model_validate(reply.value).answer.startswith("you said:")
+        assert len(server.requests) == 3 and len(set(server.peers)) == 1
         await close_shared()

@@ -121,3 +121,19 @@ def test_a_file_that_is_wrong_is_told_where(text: str, told: str) -> None:
 def test_many_mistakes_are_told_in_part() -> None:
     with pytest.raises(InputError, match=r"\(and 15 more\)"):
         Prices.parse("\n".join(f"m{i}: {{input: 1}}" for i in range(25)))
+
+
+@given(per_million, per_million, per_million, counts, counts, counts)
+def test_what_is_read_from_a_cache_or_put_there_has_its_own_price_and_is_never_more_than_the_most(
+    read: float, kept: float, put: float, tokens_in: int, cached: int, stored: int
+) -> None:
+    price = Price(input=read, output=0.0, cached=kept, stored=put)
+    assert price.cost(tokens_in, 0, cached, stored) <= price.most(tokens_in, 0)
+    unknown = Price(input=read, output=0.0)
+    assert unknown.cost(tokens_in, 0, cached, stored) == unknown.cost(tokens_in, 0)
+
+
+def test_a_token_is_charged_once() -> None:
+    price = Price(input=1.0, output=0.0, cached=0.1, stored=1.25)
+    assert price.cost(1_000_000, 0, 500_000, 250_000) == round(NANO * (0.25 + 0.05 + 0.3125))
+    assert price.cost(100, 0, 10**12, 10**12) == price.cost(100, 0, 0, 100), "a server may count more than there are"

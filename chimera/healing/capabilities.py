@@ -17,12 +17,29 @@ import re
 from collections.abc import Iterator
 from hashlib import sha256
 
-from chimera.healing.powers import ATTRIBUTES, BUILTINS, COMPARISONS, DUNDERS, HARMLESS, MODULES, NAMES, PREFIXES
+from chimera.healing.operands import DIFFERENCES, is_plain_comparison, looks_at_operands
+from chimera.healing.powers import (
+    ATTRIBUTES,
+    BUILTINS,
+    BY_MEMBER,
+    COMPARISONS,
+    DEFINED,
+    DUNDERS,
+    HARMLESS,
+    METACLASSES,
+    MODULES,
+    NAMES,
+    PREFIXES,
+)
 
 DETAIL_CHARS = 100
 """Longer expressions are told by their beginning and their hash."""
 
 _DUNDER = re.compile(r"__\w+?__")
+_PLACE = re.compile(
+    r"(/(etc|proc|root|home|tmp|var|dev|sys|run|mnt|opt|boot|srv)(/|$)|~[\w.-]*/)|(https?|wss?|ftp|file)://", re.I
+)
+_REACHING = frozenset({"files", "network", "process"})
 _TEST_MODULE = re.compile(r"(^|\.)(test_\w*|\w*_test|conftest|tests?)(\.|$)")
 
 
@@ -50,7 +67,11 @@ def capabilities(source: str, local: frozenset[str] = frozenset()) -> frozenset[
     `local` names the project's own modules, by top-level name; importing these is no capability.
     """
     try:
-        return frozenset(_Reader(parsed(source), local).found())
+        reader = _Reader(parsed(source), local)
+        found = frozenset(reader.found())
+        # Where a name goes into `open` is not followed, so a place that is named counts wherever something opens one.
+        reaches = any(each.partition(":")[0] in _REACHING for each in found)
+        return found | frozenset(reader.places()) if reaches else found
     except RecursionError:
         return frozenset({"dynamic:an expression too deep to read"})
 
@@ -73,6 +94,15 @@ class _Reader:
                 for alias in node.names:
                     self._imports[alias.asname or alias.name] = f"{'.' * node.level}{node.module or ''}.{alias.name}"
 
+    def places(self) -> Iterator[str]:
+        """The places outside of the project that its texts name: paths from the root or of a home, and addresses."""
+        for node in self._nodes:
+            match node:
+                case ast.Constant(value=str(text)) if _PLACE.match(text) and not self._is_told(node):
+                    yield f"{'network' if '://' in text else 'files'}:{_told(node)}"
+                case ast.Constant(value=bytes(data)) if _PLACE.match(data.decode("latin-1")):
+                    yield f"files:{_told(node)}"
+
     def found(self) -> Iterator[str]:
         for node in self._nodes:
             match node:
@@ -93,7 +123,7 @@ class _Reader:
                 case ast.MatchClass():
                     for attribute in node.kwd_attrs:
                         yield from self._read(attribute, node)
-                case ast.Call(func=ast.Name(id="type"), args=[_, _, _, *_]):
+                case ast.Call() if self._makes_a_class(node):
                     yield f"dynamic:{_told(node)}"
 
     def _imported(self, name: str) -> Iterator[str]:
@@ -104,7 +134,7 @@ class _Reader:
             return
         yield f"import:{top}"
         kind = _kind(name)
-        if kind and top not in ("os", "sys"):  # of these two it matters what is used
+        if kind and top not in BY_MEMBER:
             yield f"{kind}:import {name}"
 
     def _imported_from(self, node: ast.ImportFrom) -> Iterator[str]:
@@ -145,11 +175,13 @@ class _Reader:
                 yield from self._named_attribute(node)
             elif node.id == "open":
                 yield from self._opened(node)
+            elif node.id == "type" and not self._is_plain_type(node):
+                yield "dynamic:type as a value"
             elif node.id in BUILTINS:
                 yield f"{BUILTINS[node.id]}:{self._use(node)}"
             elif _DUNDER.fullmatch(node.id) and node.id not in DUNDERS:
                 yield f"introspection:{self._use(node)}"
-        elif node.id in COMPARISONS:
+        elif node.id in COMPARISONS | DIFFERENCES:
             yield f"equality:{node.id}"
         elif _DUNDER.fullmatch(node.id) and node.id not in DUNDERS:
             yield f"dynamic:{node.id}"
@@ -162,6 +194,8 @@ class _Reader:
             if not dotted.startswith("."):
                 yield from self._member(dotted, self._use(parent))
             top, parent = parent, self._parents.get(parent)
+        if dotted in METACLASSES and not (isinstance(parent, ast.keyword) and parent.arg == "metaclass"):
+            yield f"dynamic:{dotted} as a value"
         while isinstance(parent, ast.Subscript) and parent.value is top:
             top, parent = parent, self._parents.get(parent)
         if not isinstance(getattr(top, "ctx", ast.Load()), ast.Load):
@@ -170,7 +204,7 @@ class _Reader:
             kind = _kind(dotted)
             if "." in dotted and kind:
                 yield f"{kind}:{self._use(node)}"
-            elif kind or dotted in HARMLESS or dotted in ("os", "sys"):
+            elif kind or dotted in HARMLESS | BY_MEMBER:
                 yield f"dynamic:{dotted} as a value"
         elif top is node and dotted in self._local:
             yield f"dynamic:{dotted} as a value"
@@ -220,15 +254,48 @@ class _Reader:
         if any(keyword.arg == "opener" for keyword in call.keywords) or len(call.args) > 6:
             mode += " with an opener"
         path = call.args[0]
-        yield f"files:{mode} {'a file' if isinstance(path, ast.Name | ast.Attribute) else _told(path)}"
+        yield f"files:{mode} {'a file' if _is_any_file(path) else _told(path)}"
 
     def _defined(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> Iterator[str]:
         if node.name in COMPARISONS:
-            yield f"equality:{node.name}"
-        elif _DUNDER.fullmatch(node.name) and node.name not in DUNDERS:
+            if isinstance(node, ast.ClassDef) or not is_plain_comparison(node):
+                yield f"equality:{node.name}"
+        elif node.name in DIFFERENCES:
+            if isinstance(node, ast.ClassDef) or not looks_at_operands(node):
+                yield f"equality:{node.name}"
+        elif _DUNDER.fullmatch(node.name) and node.name not in DUNDERS | DEFINED:
             yield f"dynamic:{node.name}"
         if node.name in self._imports:
             yield f"dynamic:{node.name} is defined twice"
+
+    def _makes_a_class(self, call: ast.Call) -> bool:
+        """`type(name, bases, members)`, be it as `type(x)(...)` or `x.__class__(...)`; an enum of no literals."""
+        several = len(call.args) > 2 or any(isinstance(each, ast.Starred) for each in call.args)
+        match call.func:
+            case ast.Name(id="type"):
+                return several
+            case ast.Call(func=ast.Name(id="type")) | ast.Attribute(attr="__class__"):
+                return several
+            case ast.Name() | ast.Attribute():
+                told = ast.unparse(call.func)
+                top, _, rest = told.partition(".")
+                dotted = ".".join(filter(None, (self._imports.get(top, top), rest)))
+                return dotted.startswith("enum.") and not all(map(_is_literal, call.args[1:]))
+        return False
+
+    def _is_plain_type(self, node: ast.Name) -> bool:
+        """Whether `type` asks for the type of something or stands in an annotation, and is not handed around."""
+        parent = self._parents.get(node)
+        while isinstance(parent, ast.Tuple | ast.BinOp):
+            parent = self._parents.get(parent)
+        match parent:
+            case ast.Call(func=func):
+                return func is node or (isinstance(func, ast.Name) and func.id in ("isinstance", "issubclass"))
+            case ast.Subscript() | ast.arg() | ast.AnnAssign() | ast.Compare():
+                return not (isinstance(parent, ast.AnnAssign) and parent.value is node)
+            case ast.FunctionDef(returns=returns) | ast.AsyncFunctionDef(returns=returns):
+                return returns is node
+        return False
 
     def _use(self, node: ast.AST) -> str:
         """The whole expression that this begins: `os.environ` of `os.environ["HOME"].strip()` tells all of it."""
@@ -238,6 +305,13 @@ class _Reader:
                 break
             node, parent = parent, self._parents.get(parent)
         return _told(node)
+
+    def _is_told(self, node: ast.AST) -> bool:
+        """Whether it reaches nothing, or what it is an argument of tells it anyway."""
+        match self._parents.get(node):
+            case ast.Call(func=ast.Name(id="open")):
+                return True
+        return self._is_docstring(node)
 
     def _is_docstring(self, node: ast.AST) -> bool:
         return isinstance(self._parents.get(node), ast.Expr)
@@ -256,6 +330,22 @@ def _kind(dotted: str) -> str:
     if parts[0] == "sys":
         return "introspection"
     return MODULES.get(parts[0], "")
+
+
+def _is_any_file(path: ast.expr) -> bool:
+    """Whether callers say which file it is: it is a name, or one with a literal ending as in `f"{path}.new"`."""
+    match path:
+        case ast.Name() | ast.Attribute():
+            return True
+        case ast.BinOp(left=first, op=ast.Add(), right=ast.Constant(value=str(ending))):
+            return _is_any_file(first) and "/" not in ending
+        case ast.JoinedStr(values=[ast.FormattedValue(value=first), ast.Constant(value=str(ending))]):
+            return _is_any_file(first) and "/" not in ending
+    return False
+
+
+def _is_literal(node: ast.AST) -> bool:
+    return all(isinstance(each, ast.Constant | ast.List | ast.Tuple | ast.Load) for each in ast.walk(node))
 
 
 def _told(node: ast.AST) -> str:

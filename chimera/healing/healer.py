@@ -12,6 +12,7 @@ from chimera.core.clock import Clock, SystemClock
 from chimera.core.errors import HealingError, InputError, PatchInvalid
 from chimera.core.stats import wilson_interval
 from chimera.core.types import Frozen
+from chimera.healing.confidence import changed_lines, confidence
 from chimera.healing.failure import Failure
 from chimera.healing.generator import CodeGenerator
 from chimera.healing.judge import Verdict, judge
@@ -57,6 +58,8 @@ class PatchResult(Frozen):
     tried: tuple[Tried, ...]
     changes: dict[str, str] = Field(default_factory=dict)
     """Path -> new text, of the chosen one."""
+    confidence: float = Field(default=0.0, ge=0.0, le=1.0)
+    """What speaks for the chosen one (`chimera.healing.confidence`); 0 where there is none."""
 
 
 class Healer:
@@ -106,15 +109,29 @@ class Healer:
         shown = {path: texts[path] for path in paths}
         name = signature(failure.text)
         known = self.memory.recall(name, REMEMBERED) if self.memory else ()
+        rates = (
+            {(each.provider, each.model): each.at_least for each in self.memory.success_rates()} if self.memory else {}
+        )
         tried: list[Tried] = []
         async for patch in self._generator.candidates(failure, shown, remembered=[_told(each) for each in known]):
             tried += await self._followed(failure, shown, patch, name)
             if sum(each.verdict.accepted for each in tried) >= self._options.enough:
                 break
-        accepted = sorted((each for each in tried if each.verdict.accepted), key=_rank)
-        changes = edited(texts, accepted[0].patch) if accepted else {}
+        accepted = [(each, edited(texts, each.patch)) for each in tried if each.verdict.accepted]
+        if not accepted:
+            return PatchResult(signature=name, chosen=None, tried=tuple(tried))
+        chosen, changes = min(accepted, key=lambda each: _rank(each[0].verdict, changed_lines(texts, each[1])))
         return PatchResult(
-            signature=name, chosen=accepted[0] if accepted else None, tried=tuple(tried), changes=changes
+            signature=name,
+            chosen=chosen,
+            tried=tuple(tried),
+            changes=changes,
+            confidence=confidence(
+                rate=rates.get((chosen.patch.provider, chosen.patch.model), 0.0),
+                reproduced=bool(chosen.verdict.reproduced),
+                passed=_passed(chosen.verdict),
+                lines=changed_lines(texts, changes),
+            ),
         )
 
     async def _followed(self, failure: Failure, shown: Mapping[str, str], patch: CodePatch, name: str) -> list[Tried]:
@@ -147,10 +164,14 @@ class Healer:
         return tried
 
 
-def _rank(tried: Tried) -> tuple[int, int]:
-    """More tests that passed first, then the smaller change."""
-    passed = sum(count.passed for count in tried.verdict.tests.values())
-    return -passed, sum(len(edit.model_dump_json()) for edit in tried.patch.edits)
+def _rank(verdict: Verdict, lines: int) -> tuple[bool, int, int]:
+    """What shows by its own tests that it mends something first, then the smaller change, then the more tests."""
+    return not verdict.reproduced, lines, -_passed(verdict)
+
+
+def _passed(verdict: Verdict) -> int:
+    """The tests that passed. Those of the patch count if they do not pass without it."""
+    return sum(count.passed for suite, count in verdict.tests.items() if suite != "generated" or verdict.reproduced)
 
 
 def _told(known: Remembered) -> str:

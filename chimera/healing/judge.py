@@ -28,6 +28,9 @@ GENERATED = "_generated"
 
 MAX_REFUSALS = 5
 
+FAILURES = frozenset("failed crash time output memory cpu processes disk".split())
+"""Faults of code that has the bug which a test is for."""
+
 Stage = Literal["parse", "paths", "syntax", "capabilities", "visible", "generated", "hidden", "workspace", "done"]
 
 
@@ -43,6 +46,8 @@ class Verdict(Frozen):
 
     `reason` quotes visible and generated tests, for whoever mends the patch; of held-out tests it tells numbers only,
     as a generator that reads them could answer to them. `fault` is the trial's word for it (`TrialReport.fault`).
+    `reproduced` says of an accepted patch whether tests of its own fail without it, and so prove something; it is None
+    where it brings none.
     """
 
     verdict: Literal["accept", "reject"]
@@ -50,6 +55,7 @@ class Verdict(Frozen):
     reason: str
     fault: str = ""
     tests: dict[str, Count] = Field(default_factory=dict)
+    reproduced: bool | None = None
     sandbox: str
     wall_s: float = 0.0
 
@@ -128,6 +134,8 @@ class _Case:
     def _path_refusals(self, patch: CodePatch) -> list[str]:
         refusals = self._policy.refusals(patch.paths, self._files)
         for path in patch.paths:
+            if path.split("/")[0] in (HELD_OUT, GENERATED):
+                refusals.append(f"{path} would lie among the tests")
             parents = {path[:at] for at, char in enumerate(path) if char == "/"} | {path}
             if parents & self.before.links:
                 refusals.append(f"{path} is or lies behind a link")
@@ -164,14 +172,26 @@ class _Case:
         if not report.ok:
             return self._failed("hidden", report)
         self._count("hidden", report)
+        reproduced = await self._reproduced(patch, was_broken=bool(visible.files or hidden.files))
         counts = ", ".join(f"{count.passed} {name}" for name, count in self._counts.items())
         return Verdict(
             verdict="accept",
             stage="done",
             reason=f"all tests passed ({counts})",
             tests=self._counts,
+            reproduced=reproduced,
             sandbox=self._sandbox.name,
         )
+
+    async def _reproduced(self, patch: CodePatch, *, was_broken: bool) -> bool | None:
+        """Whether a test of the patch fails over the code as it was.
+
+        That tests cannot be imported says something only where this code could not be: else they want what is new.
+        """
+        if not patch.tests:
+            return None
+        report = await self._trial.run(self._files, *_generated(patch))
+        return report.fault in FAILURES or (report.fault == "import" and was_broken)
 
     def _count(self, suite: str, report: TrialReport) -> None:
         self._counts[suite] = Count(passed=report.passed, expected=report.expected)
@@ -204,6 +224,10 @@ def _without(found: Snapshot, workspace: Path, hidden_tests: Path) -> dict[str, 
 def _held_out(found: Snapshot, folder: Path) -> Suite:
     files = {f"{HELD_OUT}/{path}": data for path, data in found.files.items()}
     tests = tuple(sorted(path for path in files if is_test_path(path)))
+    if not tests:  # under other names, then: whoever gave the folder meant something in it
+        tests = tuple(
+            sorted(path for path, data in files.items() if path.endswith(".py") and names_of_tests(path, data))
+        )
     if not tests:
         raise InputError(f"{folder} holds no test_*.py: without held-out tests there is nothing to go by")
     return Suite(name="hidden", tests=tests, files=files, folders=(HELD_OUT,))
@@ -212,7 +236,8 @@ def _held_out(found: Snapshot, folder: Path) -> Suite:
 def _generated(patch: CodePatch) -> tuple[Suite, Expected]:
     files = {f"{GENERATED}/{test.path}": test.text.encode() for test in patch.tests}
     names = frozenset(name for path, data in files.items() for name in names_of_tests(path, data))
-    return Suite(name="generated", tests=tuple(files), files=files, folders=(GENERATED,)), Expected(names=names)
+    expected = Expected(names=names, files=frozenset(files))
+    return Suite(name="generated", tests=tuple(files), files=files, folders=(GENERATED,)), expected
 
 
 def _listed(refusals: list[str]) -> str:

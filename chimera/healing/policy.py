@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 
 from chimera.healing.capabilities import capabilities
-from chimera.healing.powers import HARMLESS, NAMES
+from chimera.healing.powers import BY_MEMBER, HARMLESS, NAMES
 
 __all__ = ["PROTECTED", "PathPolicy", "capabilities", "judge_capabilities", "local_modules"]
 
@@ -29,6 +31,8 @@ PROTECTED = (
     *("**/.*", "**/.*/**"),
 )
 """Files that no patch touches."""
+
+_IN_PLACE = re.compile(r"files:os\.(replace|rename|fsync)\((?:[^'\"/]|'[^'/]*')*\)")
 
 _TAKEN = frozenset(sys.stdlib_module_names) | {"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "hypothesis"}
 
@@ -55,7 +59,8 @@ class PathPolicy:
         if not any(_matches(path, glob) for glob in self.allowed):
             return f"{path} is not among the files that a patch may change ({', '.join(self.allowed)})"
         if path not in existing:
-            if parts[0].removesuffix(".py").lower() in _TAKEN:
+            top = parts[1] if parts[0] == "src" and len(parts) > 1 else parts[0]
+            if _is_taken(top.removesuffix(".py")) and not any(_is_in(other, top) for other in existing):
                 return f"{path} would stand in for the module of that name"
             if any(path.lower() == other.lower() for other in existing):
                 return f"{path} differs from another file only in case"
@@ -80,7 +85,9 @@ def judge_capabilities(
     except SyntaxError:
         had = frozenset()
     new = capabilities(after, local) - had
-    fine = {f"import:{name}" for name in HARMLESS} | set(allowed)
+    fine = {f"import:{name}" for name in HARMLESS | BY_MEMBER} | set(allowed)
+    if "files:write a file" in had:  # to put it in its place in one step is the same power
+        fine |= {found for found in new if _IN_PLACE.fullmatch(found)}
     fine |= {f"import:{name.split('.')[0]}" for name in ("urllib.parse", "http.HTTPStatus") if NAMES[name] == ""}
     return sorted(found for found in new if found not in fine and found.partition(":")[0] not in allowed)
 
@@ -93,6 +100,16 @@ def local_modules(paths: Iterable[str]) -> frozenset[str]:
         if path.endswith(".py") and parts[0].removesuffix(".py") not in _TAKEN:
             tops.add(parts[0].removesuffix(".py"))
     return frozenset(tops)
+
+
+def _is_taken(name: str) -> bool:
+    """Whether Python, or what is installed beside pytest, has a module of this name."""
+    places = list({sysconfig.get_path(kind) for kind in ("purelib", "platlib")})
+    return name.lower() in _TAKEN or (name.isidentifier() and PathFinder.find_spec(name, places) is not None)
+
+
+def _is_in(path: str, top: str) -> bool:
+    return path.removeprefix("src/").split("/")[0] == top
 
 
 def _matches(path: str, glob: str) -> bool:

@@ -23,7 +23,7 @@ import json
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -34,10 +34,22 @@ from typing import Any
 from chimera.healing.sandbox.port import Limits, Sandbox, SandboxResult
 
 MAX_TOLD = 5
+
+EXCUSES = frozenset({"passed", "skipped", "xfailed"})
+"""What may become of each phase of a test that is marked to be skipped or to fail."""
+
 SPARE_S = 5.0
 """The runner stops the tests at their time; the sandbox stops the runner so many seconds later."""
 
-ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+PROCESSES = 256
+"""Processes and threads of a trial. Tests of what threads share start a hundred of them."""
+
+ENVIRONMENT = {
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "MALLOC_ARENA_MAX": "2",  # each thread's own would count 64 MiB against the limit on memory
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +67,15 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """Which tests must be reported: `ids`, and of files that could not be collected every id of each of `names`."""
+    """Which tests must be reported: `ids`, and of `files` that could not be collected each of `names` and any more.
+
+    Those of `excused` (tests or whole files) may be skipped or fail, as the code before the patch had them marked so.
+    """
 
     ids: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
+    excused: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids) + len(self.names)
@@ -67,8 +84,9 @@ class Expected:
         """What is missing, and what is too much; sorted."""
         found = set(found)
         bases = {test.partition("[")[0] for test in found}
-        extra = {test for test in found - self.ids if test.partition("[")[0] not in self.names}
-        return sorted((self.ids - found) | (self.names - bases)), sorted(extra)
+        files = {test.partition("::")[0] for test in found}
+        extra = {test for test in found - self.ids if test.partition("::")[0] not in self.files}
+        return sorted((self.ids - found) | (self.names - bases) | (self.files - files)), sorted(extra)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,24 +132,32 @@ class Trial:
         """Which tests each suite has over `files`, the code as it was. One process collects them all.
 
         Where a file cannot be collected (the code as it was may not even be importable), its functions are read from
-        its text, and each of them must be reported at least once.
+        its text, and each of them must be reported at least once; it may turn out to have more.
         """
         tests = tuple(test for suite in suites for test in suite.tests)
         everything = {path: data for suite in suites for path, data in suite.files.items()}
         folders = tuple(folder for suite in suites for folder in suite.folders)
         whole = Suite(name="collection", tests=tests, files=everything, folders=folders)
         told, _ = await self._told(files, whole, ["--collect-only"])
-        ids = [test for message in (told or {}).get("messages", ()) for test in message.get("collected", ())]
-        failed = {message["uncollected"] for message in (told or {}).get("messages", ()) if "uncollected" in message}
+        messages = (told or {}).get("messages", ())
+        ids = [test for message in messages for test in message.get("collected", ())]
+        broken = [message for message in messages if "uncollected" in message]
+        failed = {message["uncollected"].partition("::")[0] for message in broken if not message["skipped"]}
+        excused = {message["uncollected"] for message in broken if message["skipped"]}
+        excused |= {test for message in messages for test in message.get("excused", ())}
+        if not any("collected" in message for message in messages):
+            failed = set(tests)  # it ended before it was done
         expected = []
         for suite in suites:
-            of_files = {test: {i for i in ids if i.startswith(f"{test}::")} for test in suite.tests}
-            unknown = [test for test, found in of_files.items() if test in failed or not found]
+            unknown = failed.intersection(suite.tests)
             texts = {**files, **suite.files}
+            known = {test for test in ids if test.partition("::")[0] in suite.tests}
             expected.append(
                 Expected(
-                    ids=frozenset(i for test, found in of_files.items() if test not in unknown for i in found),
+                    ids=frozenset(test for test in known if test.partition("::")[0] not in unknown),
                     names=frozenset(name for test in unknown for name in names_of_tests(test, texts[test])),
+                    files=frozenset(unknown),
+                    excused=frozenset(each for each in excused if each.partition("::")[0] in suite.tests),
                 )
             )
         return expected
@@ -153,10 +179,11 @@ class Trial:
         texts = {**files, **suite.files}
         with TemporaryDirectory(prefix="chimera-trial-") as place:
             root = _written(place, texts)
-            folders = [".", *(["src"] if any(path.startswith("src/") for path in texts) else []), *suite.folders]
+            src = ["src"] if any(path.startswith("src/") for path in texts) else []
+            folders = [".", *src, *suite.folders, *_bases(suite.tests, texts)]
             job = {
                 "root": str(root),
-                "paths": [str(root / folder) for folder in folders],
+                "paths": [str(root / folder) for folder in dict.fromkeys(folders)],
                 "files": list(suite.tests),
                 "options": [*options, *_plugins(texts[test] for test in suite.tests)],
             }
@@ -169,6 +196,7 @@ class Trial:
                     wall_s=self._wall_s + SPARE_S,
                     cpu_s=self._wall_s + SPARE_S,
                     memory_bytes=self._memory_bytes,
+                    processes=PROCESSES,
                     output_bytes=64 << 20,
                 ),
                 stdin=json.dumps(task).encode() + b"\n",
@@ -191,11 +219,15 @@ def judge_report(told: Mapping[str, Any] | None, result: SandboxResult, expected
         case "forged" | "report":
             return "forged", "the report of the tests is not the trial's own", 0
     messages = told["messages"]
-    if broken := [m for m in messages if "uncollected" in m]:
+    if broken := [m for m in messages if "uncollected" in m and not _is_excused(m, expected)]:
         return "import", f"{broken[0]['uncollected']} cannot be collected: {broken[0]['why']}", 0
     if not messages or "end" not in messages[-1] or told["exit"] != 0:
         return "crash", f"the tests' process ended before its tests did (exit code {told['exit']})", 0
     return _judge_tests(messages, expected)
+
+
+def _is_excused(uncollected: Mapping[str, Any], expected: Expected) -> bool:
+    return bool(uncollected["skipped"]) and uncollected["uncollected"] in expected.excused
 
 
 def _judge_tests(messages: Sequence[Mapping[str, Any]], expected: Expected) -> tuple[str, str, int]:
@@ -207,8 +239,13 @@ def _judge_tests(messages: Sequence[Mapping[str, Any]], expected: Expected) -> t
             if message["outcome"] != "passed":
                 whys.setdefault(message["test"], f"{message['outcome']}: {message['why']}")
     good = [("setup", "passed"), ("call", "passed"), ("teardown", "passed")]
-    passed = [test for test, found in phases.items() if found == good]
-    if bad := [test for test in phases if test not in passed]:
+    passed = {
+        test for test, found in phases.items() if [each for each in found if each != ("subtest", "passed")] == good
+    }
+    excused = {
+        test for test in expected.excused & phases.keys() if not {outcome for _, outcome in phases[test]} - EXCUSES
+    }
+    if bad := [test for test in phases if test not in passed | excused]:
         first = bad[0]
         outcomes = Counter(outcome for test in bad for _, outcome in phases[test] if outcome != "passed")
         fault = "failed" if outcomes["failed"] or not outcomes else "skipped"
@@ -239,11 +276,13 @@ def _tests_of(node: ast.Module | ast.ClassDef) -> list[str]:
     names = []
     for child in node.body:
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and child.name.startswith("test"):
-            names.append(child.name)
-        elif isinstance(child, ast.ClassDef) and (
-            child.name.startswith("Test") or any("TestCase" in ast.unparse(base) for base in child.bases)
-        ):
-            names += [f"{child.name}::{name}" for name in _tests_of(child)]
+            if not any("fixture" in ast.unparse(each) for each in child.decorator_list):
+                names.append(child.name)
+        elif isinstance(child, ast.ClassDef):
+            is_case = any("TestCase" in ast.unparse(base) for base in child.bases)
+            has_init = any(isinstance(each, ast.FunctionDef) and each.name == "__init__" for each in child.body)
+            if is_case or (child.name.startswith("Test") and not has_init):
+                names += [f"{child.name}::{name}" for name in _tests_of(child)]
     return names
 
 
@@ -264,6 +303,17 @@ def _written(place: str, files: Mapping[str, bytes]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
     return root
+
+
+def _bases(tests: Iterable[str], files: Collection[str]) -> list[str]:
+    """The folders of the tests, or those that their packages are in: what pytest by default puts on the import path."""
+    found: dict[str, None] = {}
+    for test in tests:
+        folder = PurePosixPath(test).parent
+        while folder.name and str(folder / "__init__.py") in files:
+            folder = folder.parent
+        found[str(folder)] = None
+    return list(found)
 
 
 def _plugins(texts: Iterable[bytes]) -> list[str]:

@@ -15,6 +15,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+STACK_BYTES = 4 << 20
+"""Of a thread: a test may start a hundred within the limit on memory, of which the kernel's own 8 MiB take too much."""
+
 Send = Callable[[dict[str, Any]], None]
 
 
@@ -33,21 +36,39 @@ def sender(key: bytes, to: int) -> Send:
     return send
 
 
+def is_excused(item: Any) -> bool:
+    """Whether a mark says that this test is skipped here or expected to fail. A call within it says that too late."""
+    from _pytest.skipping import evaluate_skip_marks, evaluate_xfail_marks
+
+    try:
+        if evaluate_skip_marks(item) or evaluate_xfail_marks(item):
+            return True
+    except BaseException:  # a mark that cannot be read excuses nothing, and fails when the test is run
+        return False
+    marked = (getattr(item, "obj", None), getattr(item, "cls", None))
+    return any(
+        getattr(each, f"__unittest_{what}__", False) for each in marked for what in ("skip", "expecting_failure")
+    )
+
+
 def teller(send: Send) -> object:
     """The plugin that tells of collection, of every phase of every test, and of the end."""
 
     class Teller:
         def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-            send({"collected": [item.nodeid for item in items]})
+            excused = [item.nodeid for item in items if is_excused(item)]
+            send({"collected": [item.nodeid for item in items], "excused": excused})
 
         def pytest_collectreport(self, report: Any) -> None:
             if not report.passed:
-                send({"uncollected": report.nodeid, "why": str(report.longrepr)[-2000:]})
+                why = str(report.longrepr)[-2000:]
+                send({"uncollected": report.nodeid, "why": why, "skipped": report.skipped})
 
         def pytest_runtest_logreport(self, report: Any) -> None:
             outcome = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+            when = "subtest" if hasattr(report, "context") else report.when
             why = "" if report.passed else str(report.longrepr)[-2000:]
-            send({"test": report.nodeid, "when": report.when, "outcome": outcome, "why": why})
+            send({"test": report.nodeid, "when": when, "outcome": outcome, "why": why})
 
     return Teller()
 
@@ -57,8 +78,11 @@ def main() -> None:
     send = sender(bytes.fromhex(job.pop("key")), job["to"])
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
+    import threading
+
     import pytest
 
+    threading.stack_size(STACK_BYTES)
     sys.path[:0] = job["paths"]
     options = [
         "-q",

@@ -1,8 +1,8 @@
 """bubblewrap: namespaces of its own for everything, an empty network, a file system of what it needs.
 
-bubblewrap is started with an empty environment, because /proc/1/environ inside shows what it was started with, even
-after --clearenv. Its first process inside is process 1 of the run: when that is killed, so is everything. /proc is
-mounted anew and read-only: what root owns there (kernel.core_pattern) root may write, without any capability.
+bubblewrap is started with an empty environment, as its first process inside would keep what --clearenv hides. That is
+process 1 of the run: when it is killed, so is everything. There is no /proc: in it each process of a run could read and
+write the memory of the others, whoever they judge, and what root owns there (kernel.core_pattern) root may write.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Bwrap:
     def _walls(self, folder: Path, readable: Sequence[Path], limits: Limits) -> list[str]:
         walls = "--unshare-all --unshare-user --uid 1000 --gid 1000 --hostname sandbox --die-with-parent --new-session"
         scratch = ("--size", str(limits.disk_bytes // 4), "--tmpfs")
-        options = [*walls.split(), "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"]
+        options = [*walls.split(), "--cap-drop", "ALL", "--dev", "/dev"]
         options += [*scratch, "/dev/shm", *scratch, SCRATCH]
         for name in SYSTEM:
             if os.path.islink(name):
@@ -77,4 +77,4 @@ class Bwrap:
         binds = {str(path): "--ro-bind" for path in (*readable, LAUNCHER)} | {str(folder): "--bind"}
         for path in sorted(binds, key=lambda path: path.count("/")):  # what lies within another comes after it
             options += [binds[path], path, path]
-        return [*options, "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+        return [*options, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]

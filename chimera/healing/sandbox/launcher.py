@@ -13,6 +13,7 @@ Sources: landlock(7), linux/landlock.h (ABI 1 to 7), capabilities(7), prctl(2).
 from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]
+import _socket
 import ctypes
 import marshal
 import os
@@ -30,6 +31,7 @@ PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 1, 22, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 NOROOT_AND_LOCKED = 0x3
 SECCOMP_MODE_FILTER = 2
+SET_MODE_FILTER, NEW_LISTENER = 1, 8
 NICE = 2  # who watches goes first, however many processes there are
 CAPABILITY_VERSION_3 = 0x20080522
 
@@ -72,6 +74,7 @@ def become(spec: dict[str, Any]) -> NoReturn:
         resource.setrlimit(kind, (most, most + grace))
     os.nice(NICE)
     os.chdir(spec["cwd"])
+    _have_births_asked(spec)
     status = spec["status_fd"]
     os.set_inheritable(status, False)
     os.closerange(3, status)
@@ -260,13 +263,27 @@ def _drop_capabilities() -> None:
         raise WallError(f"capabilities could not be dropped: {_reason()}")
 
 
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+
+def _have_births_asked(spec: dict[str, Any]) -> None:
+    """Hand Chimera the listener of a filter that asks it about every new process and thread of the run."""
+    program = spec["births"]
+    loaded = Program(len(program) // 8, program)
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    listener = LIBC.syscall(spec["seccomp_call"], SET_MODE_FILTER, NEW_LISTENER, ctypes.byref(loaded))
+    if listener < 0:
+        if spec["root"]:
+            raise WallError(f"the number of root's processes cannot be limited here ({_reason()}): use another user")
+        return  # the kernel counts this user's
+    chimera = _socket.socket(fileno=spec["births_fd"])
+    chimera.sendmsg([b"!"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("=i", listener))])
+    chimera.close()
+
+
 def _filter(program: bytes) -> None:
-    code = ctypes.create_string_buffer(program, len(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
-
-    loaded = Program(len(program) // 8, ctypes.addressof(code))
+    loaded = Program(len(program) // 8, program)
     _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(loaded))
 
 

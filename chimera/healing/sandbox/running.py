@@ -9,6 +9,7 @@ import os
 import select
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from chimera.core.errors import HealingError, SandboxUnavailable
+from chimera.healing.sandbox.births import Births
 from chimera.healing.sandbox.port import Limits, SandboxResult, Wall
+from chimera.healing.sandbox.seccomp import births
 from chimera.healing.sandbox.watch import EVERY_S, Watch, below
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -107,7 +110,10 @@ class Run:
         self._told = Output(4096)  # bubblewrap: the number of its child
         self._root = 0  # below it are the run's processes; known once the sandbox has told
         self._handles: list[int] = []
+        self._listeners: list[int] = []
         self._feed_to: IO[bytes]
+        self._asked: socket.socket  # on which the launcher hands over the listener of `_births`
+        self._births: Births | None = None
         self._pipes: list[tuple[IO[bytes], Output]] = []
         self._killed_for: Wall | None = None
 
@@ -138,11 +144,14 @@ class Run:
         said, says = _pipe(stack)
         told, tells = _pipe(stack)
         leashed, holds = _pipe(stack)
-        spec = launch.spec | {"status_fd": says.fileno(), "leash_fd": leashed.fileno()}
+        asked, asks = (stack.enter_context(end) for end in socket.socketpair())
+        program, call = births()
+        spec = launch.spec | {"status_fd": says.fileno(), "leash_fd": leashed.fileno(), "births_fd": asks.fileno()}
+        spec |= {"births": program, "seccomp_call": call, "root": os.getuid() == 0}
         given = _memory(stack, "spec", marshal.dumps(spec))
-        program = _memory(stack, "filter", launch.program)
+        filter_ = _memory(stack, "filter", launch.program)
         process = subprocess.Popen(
-            launch.command(given, program, tells.fileno()),
+            launch.command(given, filter_, tells.fileno()),
             env={},
             cwd="/",
             stdin=subprocess.PIPE,
@@ -150,10 +159,11 @@ class Run:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            pass_fds=(given, program, says.fileno(), *((leashed.fileno(),) if launch.leash else (tells.fileno(),))),
+            pass_fds=(given, filter_, says.fileno(), asks.fileno(), (leashed if launch.leash else tells).fileno()),
         )
-        for end in (says, tells, leashed):
+        for end in (says, tells, leashed, asks):
             end.close()
+        self._asked = asked
         assert process.stdin and process.stdout and process.stderr
         self._feed_to = stack.enter_context(process.stdin)
         out, err = stack.enter_context(process.stdout), stack.enter_context(process.stderr)
@@ -164,7 +174,7 @@ class Run:
         return process, None
 
     def _forget(self) -> None:
-        for handle in self._handles:
+        for handle in (*self._handles, *self._listeners):
             os.close(handle)
 
     def _follow(self, selector: selectors.BaseSelector, process: subprocess.Popen[bytes], deadline: float) -> None:
@@ -172,13 +182,14 @@ class Run:
         feed = self._feed_to
         for pipe, output in self._pipes:
             selector.register(pipe, selectors.EVENT_READ, output)
+        selector.register(self._asked, selectors.EVENT_READ, self._asked)
         if self._stdin:
             os.set_blocking(feed.fileno(), False)
             selector.register(feed, selectors.EVENT_WRITE, feed)
         else:
             feed.close()
         look_at = 0.0
-        while True:
+        while not self._killed_for:
             now = time.monotonic()
             if now >= deadline:
                 self._killed_for = "time"
@@ -192,6 +203,10 @@ class Run:
                     return
                 if key.data is feed:
                     self._feed(selector)
+                elif key.data is self._asked:
+                    self._listen(selector)
+                elif key.data is self._births:
+                    self._answer(selector, key)
                 else:
                     self._read(selector, key)
             if self._out.truncated or self._err.truncated:
@@ -208,6 +223,26 @@ class Run:
         if not self._stdin:
             selector.unregister(feed)
             feed.close()
+
+    def _listen(self, selector: selectors.BaseSelector) -> None:
+        """The launcher hands over the listener; or has ended without, and then no command was started."""
+        _, listeners, _, _ = socket.recv_fds(self._asked, 1, 1)
+        selector.unregister(self._asked)
+        if listeners:
+            self._listeners = listeners
+            self._births = Births(listeners[0], self._limits.processes, self._living)
+            selector.register(listeners[0], selectors.EVENT_READ, self._births)
+
+    def _living(self) -> int:
+        return below(self._root, self._limits.processes)[1]
+
+    def _answer(self, selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+        assert self._births is not None
+        allowed = self._births.answer()
+        if allowed is None:
+            selector.unregister(key.fileobj)
+        elif not allowed:
+            self._killed_for = "processes"
 
     def _read(self, selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
         chunk = os.read(key.fd, CHUNK)

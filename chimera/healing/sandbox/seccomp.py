@@ -19,7 +19,7 @@ from chimera.core.errors import SandboxUnavailable
 from chimera.healing.sandbox.syscalls import ARCHITECTURES, NEWEST, NUMBERS, Architecture
 
 LOAD, AND, EQUAL, AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
-ALLOW, ERRNO, KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
+ALLOW, ASK, ERRNO, KILL_PROCESS = 0x7FFF0000, 0x7FC00000, 0x00050000, 0x80000000
 NUMBER, ARCH, ARGUMENTS = 0, 4, 16  # offsets within struct seccomp_data
 X32 = 0x40000000
 
@@ -88,6 +88,7 @@ EVERYWHERE: tuple[Refusal, ...] = (
     _any_bit("openat", 3, SETUID_OR_SETGID, Argument(2, 0, O_CREAT, differs=True)),
     Refusal("prctl", errno.EPERM, (Argument(0, PR_SET_DUMPABLE),)),  # would hide what a process holds from the watch
     *(Refusal("ioctl", errno.EPERM, (Argument(1, request),)) for request in (TIOCSTI, TIOCLINUX)),
+    *_all("inotify_init inotify_init1 inotify_add_watch"),  # would tell which files of /usr other people open
 )
 """Refused in every sandbox."""
 
@@ -103,7 +104,6 @@ WITHOUT_NAMESPACES: tuple[Refusal, ...] = (
     Refusal("utimensat", errno.EPERM, (Argument(2, 0),)),  # "now": `touch` then opens the file, and makes it if need be
     *_all("fchmod chmod fchmodat fchmodat2 utime utimes futimesat utimensat", 0),
     *_all("chown fchown lchown fchownat setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr"),
-    *_all("inotify_init inotify_init1 inotify_add_watch"),  # would tell the names of other people's files
 )
 """Refused besides where only Landlock stands between the code and the machine."""
 
@@ -118,11 +118,7 @@ def program(refusals: Iterable[Refusal], machine: str | None = None) -> bytes:
 
     Raises SandboxUnavailable on a machine whose calls are not known here.
     """
-    machine = machine or platform.machine()
-    arch = ARCHITECTURES.get(machine)
-    if arch is None:
-        known = " and ".join(ARCHITECTURES)
-        raise SandboxUnavailable(f"system calls of {machine} are not known: a sandbox needs {known}")
+    arch = _architecture(machine)
     code = [
         _step(LOAD, ARCH),
         _step(EQUAL, arch.audit, 1, 0),
@@ -135,6 +131,31 @@ def program(refusals: Iterable[Refusal], machine: str | None = None) -> bytes:
         code += _refuse(refusal, arch)
     code.append(_step(RETURN, ALLOW))
     return b"".join(code)
+
+
+def births(machine: str | None = None) -> tuple[bytes, int]:
+    """A filter that has a listener asked whether a process or thread may begin, and the number of seccomp(2).
+
+    The kernel counts processes for each user, and for root not at all; the listener counts those of one run. It is
+    only ever asked about calls that no refusal of another filter answers. Raises SandboxUnavailable, as `program`.
+    """
+    arch = _architecture(machine)
+    numbers = [number for call in ("clone", "fork", "vfork") if (number := NUMBERS[call][arch.column]) is not None]
+    code = [_step(LOAD, NUMBER)]
+    code += [_step(EQUAL, number, len(numbers) - at, 0) for at, number in enumerate(numbers)]
+    code += [_step(RETURN, ALLOW), _step(RETURN, ASK)]
+    seccomp = NUMBERS["seccomp"][arch.column]
+    assert seccomp is not None
+    return b"".join(code), seccomp
+
+
+def _architecture(machine: str | None) -> Architecture:
+    machine = machine or platform.machine()
+    arch = ARCHITECTURES.get(machine)
+    if arch is None:
+        known = " and ".join(ARCHITECTURES)
+        raise SandboxUnavailable(f"system calls of {machine} are not known: a sandbox needs {known}")
+    return arch
 
 
 def _refuse(refusal: Refusal, arch: Architecture) -> list[bytes]:

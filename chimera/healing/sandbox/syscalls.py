@@ -46,6 +46,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "fchownat": (260, 54),
     "finit_module": (313, 273),
     "fremovexattr": (199, 16),
+    "fork": (57, None),
     "fsconfig": (431, 431),
     "fsetxattr": (190, 7),
     "fsmount": (432, 432),
@@ -120,6 +121,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "sched_setattr": (314, 274),
     "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119),
+    "seccomp": (317, 277),
     "semctl": (66, 191),
     "semget": (64, 190),
     "setdomainname": (171, 162),
@@ -147,6 +149,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "utime": (132, None),
     "utimensat": (280, 88),
     "utimes": (235, None),
+    "vfork": (58, None),
     "vhangup": (153, 58),
 }
 """Call -> its number on x86_64, on aarch64 (None: there is no such call)."""

@@ -33,7 +33,7 @@ class Watch:
 
     def over(self, root: int) -> Wall | None:
         """The limit that is passed, if one is."""
-        pids, tasks = below(root)
+        pids, tasks = below(root, self._limits.processes)
         if tasks > self._limits.processes:
             return "processes"
         self.cpu_s = max(self.cpu_s, sum(map(_cpu_s, (root, *pids))))
@@ -60,12 +60,15 @@ class Watch:
         return total > most
 
 
-def below(root: int) -> tuple[list[int], int]:
-    """The processes that descend from `root`, and how many threads they have."""
+def below(root: int, enough: float = float("inf")) -> tuple[list[int], int]:
+    """The processes that descend from `root`, and how many threads they have. Ends early at more than `enough` threads.
+
+    A fork bomb makes processes faster than they can be looked through: to look at all would never end.
+    """
     found: list[int] = []
     tasks = -1
     look = [root]
-    while look:
+    while look and tasks <= enough:
         pid = look.pop()
         if pid != root:
             found.append(pid)

@@ -76,6 +76,36 @@ async def test_where_nothing_passes_nothing_is_chosen_and_the_next_is_told(memor
     assert "wrong: basket: rejected" in model.asked[0].messages[-1].content
 
 
+def with_test(name: str, seen: str) -> str:
+    test = f"from basket import put\n\ndef test_new():\n    put('a')\n    {seen}\n"
+    return f"{ANSWERS[name]}\ntest_new.py\n```python\n{test}```\n"
+
+
+async def test_of_several_the_one_whose_tests_fail_without_it_is_taken(memory: PatchMemory) -> None:
+    idle = with_test("good", "assert put('b')[-1] == 'b'")
+    telling = with_test("good", "assert put('b') == ['b']").replace("item]", "item]  # the longer one\n")
+    result, _ = await healed([idle, telling, ANSWERS["good"]], memory, repairs=0, enough=3)
+    assert [each.verdict.reproduced for each in result.tried] == [False, True, None]
+    assert result.chosen == result.tried[1]
+
+
+async def test_of_several_that_show_the_same_the_smaller_is_taken(memory: PatchMemory) -> None:
+    longer = ANSWERS["good"].replace("```\n", "# one\n# two\n```\n")
+    result, _ = await healed([longer, ANSWERS["good"]], memory, repairs=0, enough=2)
+    assert result.chosen == result.tried[1]
+
+
+async def test_confidence_grows_with_what_the_patch_and_its_model_have_shown(memory: PatchMemory) -> None:
+    plain, _ = await healed([ANSWERS["good"]], memory, repairs=0)
+    telling = with_test("good", "assert put('b') == ['b']")
+    shown, _ = await healed([telling], memory, repairs=0)
+    assert 0.0 < plain.confidence < plain.confidence + 0.25 < shown.confidence < 1.0
+    again, _ = await healed([telling], memory, repairs=0)
+    assert again.confidence > shown.confidence  # two of two accepted by now
+    none, _ = await healed([ANSWERS["wrong"]], memory, repairs=0)
+    assert (none.chosen, none.confidence) == (None, 0.0)
+
+
 async def test_a_file_that_is_not_there_is_named(memory: PatchMemory) -> None:
     healer = Healer(
         CodeGenerator(Scripted([])), workspace=BASKET, hidden_tests=BASKET / "hidden", sandbox=open_sandbox()

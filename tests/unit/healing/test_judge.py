@@ -57,7 +57,7 @@ STAGES = [
     ({"path": "test_app.py", "whole": ""}, "paths"),
     ({"path": "test_app.py", "append": "def test_(: os._exit"}, "paths"),
     ({"path": "app.py", "append": "import os; def (\n"}, "syntax"),
-    ({"path": "app.py", "append": "# coding: latin-1\nimport os\n"}, "capabilities"),
+    ({"path": "app.py", "append": "# coding: latin-1\nimport subprocess\n"}, "capabilities"),
     ({"path": "new.py", "whole": "import socket\n"}, "capabilities"),
 ]
 
@@ -83,6 +83,46 @@ async def test_tests_of_the_patch_itself_must_pass_too(place: Path) -> None:
     assert (await judged(place, FIX, patch={"tests": [wrong]})).stage == "generated"
     empty = {**right, "text": "x = 1\n"}
     assert (await judged(place, FIX, patch={"tests": [empty]})).stage == "generated"
+
+
+NEW_NAME = {"path": "app.py", "append": "def twice(x):\n    return 2 * x\n"}
+REPRODUCING = {
+    "fails before": ("from app import double\ndef test_n():\n    assert double(3) == 6\n", True),
+    "one of two fails before": ("from app import *\ndef test_a():\n    assert double(2) == 4\n"
+                                "def test_b():\n    assert double(3) == 6\n", True),
+    "never ends before": ("from app import double\ndef test_n():\n    while double(3) != 6: pass\n", True),
+    "passes before too": ("from app import double\ndef test_n():\n    assert double(2) == 4\n", False),
+    "wants what is new": ("from app import twice\ndef test_n():\n    assert twice(2) == 4\n", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPRODUCING)
+async def test_whether_a_test_of_the_patch_fails_without_it_is_told(place: Path, name: str) -> None:
+    text, reproduced = REPRODUCING[name]
+    tests = [{"path": "test_new.py", "text": text}]
+    wall_s = 3.0 if "never" in name else 60.0
+    verdict = await judged(place, FIX, NEW_NAME, patch={"tests": tests}, wall_s=wall_s)
+    assert (verdict.accepted, verdict.reproduced) == (True, reproduced), verdict.reason
+
+
+async def test_where_the_code_could_not_be_imported_that_is_what_its_tests_reproduce(place: Path) -> None:
+    (place / "work/app.py").write_text("def double(x)\n    return x * 2\n")
+    tests = [{"path": "test_new.py", "text": "from app import double\ndef test_n():\n    assert double(3) == 6\n"}]
+    fix = {"path": "app.py", "search": "(x)\n", "replace": "(x):\n"}
+    verdict = await judged(place, fix, patch={"tests": tests})
+    assert (verdict.accepted, verdict.reproduced) == (True, True), verdict.reason
+
+
+async def test_a_patch_without_tests_reproduces_nothing_and_nothing_is_run_for_it(place: Path) -> None:
+    walls = NoWalls()
+    assert (await judged(place, FIX, walls=walls)).reproduced is None
+    assert len(walls.seen) == 3  # collection, visible, hidden
+
+
+@pytest.mark.parametrize("path", ["_held_out/helper.py", "_generated/app.py"])
+async def test_nothing_is_put_among_the_tests(place: Path, path: str) -> None:
+    verdict = await judged(place, FIX, {"path": path, "whole": "x = 1\n"})
+    assert (verdict.accepted, verdict.stage) == (False, "paths")
 
 
 async def test_held_out_tests_within_the_workspace_are_not_in_the_visible_run(place: Path) -> None:

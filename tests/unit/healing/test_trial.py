@@ -58,7 +58,8 @@ async def test_where_the_old_code_cannot_be_imported_names_are_read_from_the_tex
     trial = Trial(NoWalls(), wall_s=PATIENT_S)
     [expected] = await trial.collect(workspace(app), [SUITE])
     assert expected == Expected(
-        names=frozenset(f"test_app.py::{name}" for name in ("test_double", "TestMore::test_zero", "test_plain"))
+        names=frozenset(f"test_app.py::{name}" for name in ("test_double", "TestMore::test_zero", "test_plain")),
+        files=frozenset({"test_app.py"}),
     )
     assert (await trial.run(workspace(GOOD), SUITE, expected)).ok
     assert (await trial.run(workspace(BAD), SUITE, expected)).fault == "failed"
@@ -118,6 +119,62 @@ async def test_what_does_not_end_is_ended(app: str) -> None:
 async def test_other_tests_than_those_expected_are_no_pass(old: bytes, new: bytes, fault: str) -> None:
     report = await tried(GOOD, TESTS.replace(old, new))
     assert report.fault in fault.split(), report.reason
+
+
+@pytest.mark.parametrize("app", ["import nothing_of_this_name", "import os; os._exit(0)"])
+async def test_of_a_file_that_could_not_be_collected_something_must_be_reported(app: str) -> None:
+    tests = b"import app\nfor name in getattr(app, 'NAMES', ()):\n    globals()[name] = lambda: None\n"
+    suite = Suite(name="visible", tests=("test_app.py", "test_b.py"), files={"test_app.py": tests, "test_b.py": TESTS})
+    trial = Trial(NoWalls(), wall_s=PATIENT_S)
+    [expected] = await trial.collect(workspace(app), [suite])
+    report = await trial.run(workspace(GOOD), suite, expected)
+    assert (report.fault, "test_app.py" in report.reason) == ("missing", True)
+    assert (await trial.run(workspace(GOOD + "NAMES = ['test_a']\n"), suite, expected)).ok
+
+
+MARKED = b"""
+import pytest
+import app
+
+@pytest.mark.skipif(getattr(app, "SKIP", False), reason="so")
+def test_when_it_is_there():
+    assert app.double(1) == 2
+
+@pytest.mark.xfail(getattr(app, "HARD", False), reason="so")
+def test_hard():
+    assert app.double(2) == 4
+
+def test_plain():
+    if getattr(app, "LATER", False):
+        pytest.skip("later")
+"""
+
+
+@pytest.mark.parametrize("means", ["SKIP = True", "HARD = True", "LATER = True"])
+async def test_what_was_not_marked_before_the_patch_is_not_excused_after_it(means: str) -> None:
+    suite = Suite(name="visible", tests=("test_app.py",), files={"test_app.py": MARKED})
+    trial = Trial(NoWalls(), wall_s=PATIENT_S)
+    before, marked = [(await trial.collect(workspace(app), [suite]))[0] for app in (BAD, f"{BAD}SKIP = HARD = True\n")]
+    assert (before.excused, len(marked.excused)) == (frozenset(), 2)
+    app = workspace(f"{GOOD}{means}\n")
+    assert (await trial.run(app, suite, before)).fault == "skipped"
+    assert (await trial.run(app, suite, marked)).ok is (means != "LATER = True")
+
+
+async def test_where_all_are_excused_there_is_nothing_to_go_by() -> None:
+    tests = b"import pytest\n@pytest.mark.skip\ndef test_it(): ...\n"
+    suite = Suite(name="visible", tests=("test_app.py",), files={"test_app.py": tests})
+    trial = Trial(NoWalls(), wall_s=PATIENT_S)
+    [expected] = await trial.collect(workspace(GOOD), [suite])
+    assert (await trial.run(workspace(GOOD), suite, expected)).fault == "empty"
+
+
+async def test_a_failing_subtest_is_no_pass() -> None:
+    tests = b"import app\ndef test_all(subtests):\n    for x in (0, 1):\n        with subtests.test(x=x):\n"
+    tests += b"            assert app.double(x) == 2 * x\n"
+    expected = Expected(ids=frozenset({"test_app.py::test_all"}))
+    assert (await tried(GOOD, tests, expected)).ok
+    assert (await tried(BAD, tests, expected)).fault == "failed"
 
 
 async def test_the_keys_are_in_no_place_that_the_code_can_read() -> None:

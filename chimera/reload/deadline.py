@@ -24,29 +24,52 @@ class OutOfTime(BaseException):
 
 @contextmanager
 def time_limit(seconds: float, what: str) -> Iterator[None]:
-    """Raises ReloadError that begins with `what` in the thread that entered, once `seconds` have passed."""
-    thread, lock, done = threading.get_ident(), threading.Lock(), threading.Event()
+    """Raises ReloadError that begins with `what` in the thread that entered, once `seconds` have passed.
+
+    Code that catches what ends it, and comes to its end late all the same, has taken too long too.
+    """
+    thread, lock = threading.get_ident(), threading.Lock()
+    done, late = threading.Event(), threading.Event()
 
     def watch() -> None:
         pause = seconds
         while not done.wait(pause):
             with lock:
                 if not done.is_set():
+                    late.set()
                     _raise_in(thread, OutOfTime)
             pause = AGAIN_S
+
+    def end() -> None:
+        with lock:
+            done.set()
+            _raise_in(thread, None)
 
     threading.Thread(target=watch, name="reload time limit", daemon=True).start()
     try:
         try:
             yield
         finally:
-            with lock:
-                done.set()
-                _raise_in(thread, None)
+            end()
     except OutOfTime:
-        raise ReloadError(f"{what} took more than {seconds:g} s: it was stopped") from None
+        late.set()
     finally:
-        done.set()
+        end()  # once more: what it raises may have come just before the first was through
+    if late.is_set():
+        raise ReloadError(f"{what} took more than {seconds:g} s: it was stopped")
+
+
+def ends_us(error: BaseException) -> bool:
+    """The user's Ctrl-C, which comes to the main thread alone: anywhere else it is new code that raises it."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+
+
+def said(error: BaseException) -> str:
+    """The type and the message of what new code raised. Making the message is new code too, and may raise."""
+    try:
+        return f"{type(error).__name__}: {error!s:.500}"
+    except Exception:
+        return f"{type(error).__name__}, which cannot be shown"
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

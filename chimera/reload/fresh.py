@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -19,14 +19,17 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from chimera.core.errors import ReloadError
 from chimera.reload.source import Source
 
 RUNNING = threading.RLock()
 """One new version runs at a time in a process."""
 
+POINTING = threading.RLock()
+
 
 class _Kept(Loader):
-    """A loader that has its source in memory, so that tracebacks and `inspect` of a version show what it runs."""
+    """A loader that has its source in memory. `inspect` of a function and tracebacks look into the file first."""
 
     def __init__(self, source: Source, code: CodeType) -> None:
         self._source = source
@@ -94,21 +97,29 @@ def make_module(source: Source, code: CodeType) -> ModuleType:
 
 
 @contextmanager
-def shown(fresh: ModuleType, old: ModuleType | None) -> Iterator[list[ModuleType]]:
-    """Within it, this thread sees `fresh` under its name. Hands out the modules that were imported on the way and keep
-    something of `fresh`, once it has ended: they go when `fresh` is given up.
+def shown(fresh: ModuleType, in_use: Callable[[], ModuleType | None], wait_s: float) -> Iterator[list[ModuleType]]:
+    """Within it, this thread sees `fresh` under its name, and all others what `in_use` gives. Hands out the modules
+    that were imported on the way and keep something of `fresh`, once it has ended: they go when `fresh` is given up.
+
+    Raises ReloadError if another version has been running for more than `wait_s`.
     """
     name = fresh.__name__
-    stand_in, noting = _StandIn(name, fresh, old), _Noting()
+    noting = _Noting()
     drawn: list[ModuleType] = []
-    with RUNNING:
-        point(name, stand_in)
+    if not RUNNING.acquire(timeout=wait_s):
+        raise ReloadError(f"{name}: another version has been loading for {wait_s:g} s and does not end: try again")
+    try:
+        with POINTING:
+            stand_in = _StandIn(name, fresh, in_use())
+            point(name, stand_in)
         sys.meta_path.insert(0, noting)
         try:
             yield drawn
         finally:
             sys.meta_path.remove(noting)
-            point(name, old)
+            with POINTING:
+                old = in_use()
+                point(name, old)
             for module in (fresh, *(sys.modules[other] for other in noting.names if other in sys.modules)):
                 names = vars(module)
                 for key in [key for key, value in list(names.items()) if value is stand_in]:
@@ -116,6 +127,23 @@ def shown(fresh: ModuleType, old: ModuleType | None) -> Iterator[list[ModuleType
                 if module is not fresh and _keeps(names, fresh):
                     drawn.append(module)
             object.__getattribute__(stand_in, "__dict__").update(thread=None, old=old or fresh)
+    finally:
+        RUNNING.release()
+
+
+def is_stand_in(module: object) -> bool:
+    """It has to be asked of the type: whatever else is asked, another module answers."""
+    return type(module) is _StandIn
+
+
+def use(name: str, module: ModuleType) -> None:
+    """From now on `import name` gives `module`; in a thread that runs a newer version of it, when that has ended."""
+    with POINTING:
+        there = sys.modules.get(name)
+        if there is not None and is_stand_in(there):
+            object.__getattribute__(there, "__dict__")["old"] = module
+        else:
+            point(name, module)
 
 
 def point(name: str, module: ModuleType | None) -> None:
@@ -130,7 +158,8 @@ def point(name: str, module: ModuleType | None) -> None:
         return
     sys.modules[name] = module
     if parent is not None:
-        setattr(parent, child, module)
+        with suppress(AttributeError):
+            setattr(parent, child, module)
 
 
 def bind_children(package: ModuleType) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
 from chimera.core.errors import ReloadError
+from chimera.reload.deadline import OutOfTime, ends_us, said
 from chimera.reload.versions import ModuleVersion
 
 
@@ -37,10 +39,11 @@ class Held:
 
 @contextmanager
 def all_of(holders: Iterable[Held], timeout_s: float) -> Iterator[None]:
-    """Raises ReloadError if one is in use for longer than `timeout_s`: then none is kept."""
+    """Raises ReloadError if they are in use for longer than `timeout_s` together: then none is kept."""
+    until = time.monotonic() + timeout_s
     with ExitStack() as stack:
         for holder in holders:
-            if not holder.acquire(timeout_s):
+            if not holder.acquire(max(0.0, until - time.monotonic())):
                 raise ReloadError(f"a holder's state has been in use for {timeout_s:g} s: try again")
             stack.push(holder)
         yield
@@ -73,5 +76,9 @@ def _through(function: Callable[[Any, int], Any] | None, verb: str, module: Modu
         return state
     try:
         return function(copy.deepcopy(state), of.version)
-    except Exception as error:
-        raise ReloadError(f"{verb}() of {module.__name__} raised {type(error).__name__}: {error!s:.300}") from error
+    except OutOfTime:
+        raise
+    except BaseException as error:
+        if ends_us(error):
+            raise
+        raise ReloadError(f"{verb}() of {module.__name__} raised {said(error)}") from error

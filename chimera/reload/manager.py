@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Literal
@@ -16,6 +19,8 @@ from pydantic import Field
 from chimera.core.clock import Clock
 from chimera.core.errors import ChimeraError, InputError, ReloadError
 from chimera.core.types import Frozen
+from chimera.reload.deadline import said
+from chimera.reload.ending import to_the_end
 from chimera.reload.registry import VersionedToolRegistry
 from chimera.reload.reloader import ModuleReloader, Prepared, Smoke
 from chimera.reload.source import Source
@@ -87,19 +92,26 @@ class HotReloadManager:
         self._events: deque[ReloadEvent] = deque(maxlen=MAX_EVENTS)
         self._counts: Counter[str] = Counter()
         self._one_at_a_time = asyncio.Lock()
+        self._switching = threading.RLock()
+        self._switcher = ThreadPoolExecutor(1, "reload switch")
+        self._to_stop: list[tuple[ModuleVersion, Callable[[], None]]] = []
+        self.reloader.leaving = lambda version, stop: self._to_stop.append((version, stop))
         self._prepare_s = self._switch_s = 0.0
         self._last_failure = ""
 
     def expose(self, tool: str, module: str, attribute: str) -> None:
         """`tool` is `attribute` of `module`, as it is in use, from now on. Raises InputError, ReloadError."""
-        tools = self._tools.setdefault(module, {})
-        if len(tools) >= MAX_TOOLS_OF_A_MODULE:
-            raise ReloadError(f"{module} has {MAX_TOOLS_OF_A_MODULE} tools already")
-        loaded = self.reloader.module(module)
-        current = self.reloader.current(module)
-        made = self.registry.register(tool, _callable(loaded, attribute), digest=current.digest)
-        tools[tool] = attribute
-        self._numbers[tool, current.version] = made.version
+        with self._switching:
+            tools = self._tools.get(module, {})
+            if len(tools) >= MAX_TOOLS_OF_A_MODULE:
+                raise ReloadError(f"{module} has {MAX_TOOLS_OF_A_MODULE} tools already")
+            if of := next((name for name, each in self._tools.items() if tool in each and name != module), None):
+                raise InputError(f"tool {tool} is of {of} already: give that of {module} another name")
+            loaded = self.reloader.module(module)
+            current = self.reloader.current(module)
+            made = self.registry.register(tool, _callable(loaded, attribute), digest=current.digest)
+            self._tools[module] = {**tools, tool: attribute}
+            self._numbers[tool, current.version] = made.version
 
     async def reload(
         self, module: str, source: str | bytes | Path | None = None, *, signature: bytes = b""
@@ -118,13 +130,21 @@ class HotReloadManager:
                 started = self._clock.monotonic()
                 prepared = await self._prepare(text)
                 self._prepare_s = self._clock.monotonic() - started
-                version = self._commit(prepared)
+                return await self._switched("reloaded", module, partial(self._commit, prepared))
             except ChimeraError as error:
+                self._let_go()
                 self._last_failure = f"{module}: {error}"[:500]
                 self._tell("failed", module, str(error)[:500])
                 raise
-            self._tell("reloaded", module)
-            return version
+
+    async def _switched(self, kind: Kind, module: str, switch: Callable[[], ModuleVersion]) -> ModuleVersion:
+        """In a thread, because a holder's state may be in use for a while. Told also where the caller is cancelled."""
+        running = asyncio.get_running_loop().run_in_executor(self._switcher, switch)
+        try:
+            return await to_the_end(running)
+        finally:
+            if running.done() and not running.cancelled() and running.exception() is None:
+                self._tell(kind, module)
 
     async def _prepare(self, text: Source) -> Prepared:
         """In a thread. If the caller is cancelled meanwhile, what it makes is given up."""
@@ -138,6 +158,7 @@ class HotReloadManager:
     def _abandon(self, work: asyncio.Future[Prepared]) -> None:
         if not work.cancelled() and work.exception() is None:
             self.reloader.abort(work.result())
+        self._let_go()
 
     def _try_out(self, module: ModuleType) -> object:
         for attribute in self._tools.get(module.__name__, {}).values():
@@ -145,10 +166,22 @@ class HotReloadManager:
         return self._smoke(module) if self._smoke else None
 
     def _check(self, text: Source, signature: bytes) -> None:
-        if self._verify is not None and not self._verify(text.module, text.code, signature):
+        try:
+            signed = self._verify is None or self._verify(text.module, text.code, signature)
+        except Exception as error:  # there are libraries that raise where a signature does not fit
+            raise ReloadError(f"{text.module}: its signature cannot be verified: {said(error)}") from error
+        if not signed:
             raise ReloadError(f"{text.module}: its source is not signed by somebody who may change it")
 
     def _commit(self, prepared: Prepared) -> ModuleVersion:
+        with self._switching:
+            try:
+                return self._use(prepared)
+            finally:
+                self._let_go()
+                self._forget_numbers(prepared.version.module)
+
+    def _use(self, prepared: Prepared) -> ModuleVersion:
         name, number, digest = prepared.version.module, prepared.version.version, prepared.version.digest
         added: list[tuple[str, int]] = []
         try:
@@ -166,10 +199,11 @@ class HotReloadManager:
             self._numbers[tool, number] = tool_version
             self.registry.activate(tool, tool_version)
         self._switch_s = self._clock.monotonic() - started
-        self._forget_numbers(name)
         return version
 
     def _forget_numbers(self, module: str) -> None:
+        if module not in self.reloader.modules():
+            return
         loaded = {version.version for version in self.reloader.versions(module)}
         for tool, number in list(self._numbers):
             if tool in self._tools.get(module, {}) and number not in loaded:
@@ -177,18 +211,36 @@ class HotReloadManager:
 
     async def roll_back(self, module: str, *, lossy: bool = False) -> ModuleVersion:
         """The version before is in use again, with its tools. Raises ReloadError, as `ModuleReloader.roll_back`."""
-        async with self._one_at_a_time:
-            version = self.reloader.roll_back(module, lossy=lossy)
-            for tool, attribute in self._tools.get(module, {}).items():
-                number = self._numbers.get((tool, version.version), 0)
-                if number not in {kept.version for kept in self.registry.versions(tool)}:
-                    call = _callable(self.reloader.module(module), attribute)
-                    number = self.registry.register(tool, call, digest=version.digest).version
-                    self._numbers[tool, version.version] = number
-                self.registry.activate(tool, number)
-            self._forget_numbers(module)
-            self._tell("rolled_back", module)
-            return version
+        return await self._switched("rolled_back", module, partial(self._go_back, module, lossy))
+
+    def _go_back(self, module: str, lossy: bool) -> ModuleVersion:
+        with self._switching:
+            leaving = self.reloader.current(module).version
+            try:
+                version = self.reloader.roll_back(module, lossy=lossy)
+                for tool, attribute in self._tools.get(module, {}).items():
+                    there = {kept.version for kept in self.registry.versions(tool)}
+                    number = self._numbers.get((tool, version.version), 0)
+                    if number not in there:
+                        call = _callable(self.reloader.module(module), attribute)
+                        number = self.registry.register(tool, call, digest=version.digest).version
+                        self._numbers[tool, version.version] = number
+                    self.registry.activate(tool, number)
+                    if (left := self._numbers.get((tool, leaving))) in there and left is not None:
+                        self.registry.deprecate(tool, left)
+                return version
+            finally:
+                self._let_go()
+                self._forget_numbers(module)
+
+    def _let_go(self) -> None:
+        """What was given up is stopped once the calls that it is in have ended."""
+        while self._to_stop:
+            version, stop = self._to_stop.pop()
+            for tool in self._tools.get(version.module, {}):
+                if (number := self._numbers.get((tool, version.version))) is not None:
+                    stop = partial(self.registry.when_free, tool, number, stop)
+            stop()
 
     async def watch(self, folder: str | Path, *, watcher: CodeWatcher | None = None) -> None:
         """Reload what changes under `folder` and is loaded here, until cancelled. A failure is an event and a count.

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from chimera.core.clock import Clock
@@ -37,7 +38,9 @@ class _Kept:
     """In a row."""
     good: bool = False
     """It has succeeded at least once, and has not failed out of use since."""
-    free: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=list)
+    when_free: list[Callable[[], None]] = field(default_factory=list)
+    """Called whenever the last lease is given back, without the lock."""
+    once_free: list[Callable[[], None]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -139,7 +142,7 @@ class VersionedToolRegistry:
                 raise InputError(f"tool {name} has had version {tool.highest}: {number} is not above it")
             made = ToolVersion(name=name, version=number, digest=digest, added_at=self._clock.now())
             if name not in self._tools and len(self._tools) >= self._max_tools:
-                raise ReloadError(f"{self._max_tools} tools are registered: remove one first")
+                raise ReloadError(f"{self._max_tools} tools are registered: make the registry with more `max_tools`")
             if len(tool.versions) >= self._keep:
                 self._make_room(name, tool)
             self._tools[name] = tool
@@ -202,12 +205,12 @@ class VersionedToolRegistry:
         A version that has been removed is drained. Raises InputError for an unknown tool.
         """
         freed = asyncio.Event()
-        waiter = (asyncio.get_running_loop(), freed)
+        waiter = partial(_wake, asyncio.get_running_loop(), freed)
         with self._lock:
             kept = self._tool(name).versions.get(version)
             if kept is None or not kept.leases:
                 return 0
-            kept.free.append(waiter)
+            kept.when_free.append(waiter)
         try:
             async with asyncio.timeout(limit_s):
                 while kept.leases:
@@ -217,8 +220,17 @@ class VersionedToolRegistry:
             pass
         finally:
             with self._lock:
-                kept.free.remove(waiter)
+                kept.when_free.remove(waiter)
         return kept.leases
+
+    def when_free(self, name: str, version: int, do: Callable[[], None]) -> None:
+        """`do` is called once, when nobody has a lease on `version`: now, or by whoever gives the last one back."""
+        with self._lock:
+            kept = self._tool(name).versions.get(version)
+            if kept is not None and kept.leases:
+                kept.once_free.append(do)
+                return
+        do()
 
     def remove(self, name: str, version: int) -> None:
         """Take a version down. Raises ReloadError if it is active or leased."""
@@ -271,10 +283,12 @@ class VersionedToolRegistry:
     def _unpin(self, kept: _Kept) -> None:
         with self._lock:
             kept.leases -= 1
-            waiters = () if kept.leases else tuple(kept.free)
-        for loop, freed in waiters:
-            with suppress(RuntimeError):  # that loop has ended, and nobody waits in it
-                loop.call_soon_threadsafe(freed.set)
+            waiters: list[Callable[[], None]] = []
+            if not kept.leases:
+                waiters = kept.when_free + kept.once_free
+                kept.once_free = []
+        for waiter in waiters:
+            waiter()
 
     def _count(self, name: str, kept: _Kept, *, failed: bool) -> None:
         with self._lock:
@@ -297,6 +311,11 @@ class VersionedToolRegistry:
             tool.before = 0 if tool.before == number else tool.before
         if self._fell_back is not None:
             self._fell_back(kept.version, last_good.version)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, freed: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # that loop has ended, and nobody waits in it
+        loop.call_soon_threadsafe(freed.set)
 
 
 def _number(kept: _Kept) -> int:

@@ -9,14 +9,12 @@ module by `reloader.module(name)`, or a tool through the registry, where the new
 from __future__ import annotations
 
 import inspect
-import io
-import pickle
+import logging
 import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,13 +23,19 @@ from typing import Any
 
 from chimera.core.clock import Clock
 from chimera.core.errors import ReloadError
-from chimera.reload.deadline import time_limit
-from chimera.reload.fresh import bind_children, forget, make_module, point, shown
+from chimera.reload.deadline import ends_us, said, time_limit
+from chimera.reload.fresh import bind_children, forget, is_stand_in, make_module, shown, use
 from chimera.reload.held import Held, all_of, migrated, moved_back
-from chimera.reload.source import MAX_SOURCE_BYTES, Source, compiled, read_source
+from chimera.reload.pickles import named, pickled
+from chimera.reload.source import MAX_SOURCE_BYTES, Source, compiled, import_package, read_source
 from chimera.reload.versions import ModuleVersion
 
+_log = logging.getLogger(__name__)
+
 Smoke = Callable[[ModuleType], object]
+
+Leaving = Callable[[ModuleVersion, Callable[[], None]], None]
+"""Told of a version that is given up and has a `__stop__()`: call what it is given, once, when nobody uses it."""
 
 KEEP = 4
 
@@ -40,6 +44,9 @@ MAX_MODULES = 256
 MAX_PREPARED = 16
 
 HOLDER_S = 5.0
+
+STOP_S = 1.0
+"""How long a `__stop__()` is waited for. It goes on in its own thread if it takes longer."""
 
 
 @dataclass(eq=False)
@@ -58,7 +65,7 @@ class Prepared:
 class _Loaded:
     version: ModuleVersion
     module: ModuleType
-    before: list[tuple[Held, Any]] = field(default_factory=list)
+    before: weakref.WeakKeyDictionary[Held, Any] = field(default_factory=weakref.WeakKeyDictionary)
     """The holders' states as they were when this version came in."""
 
 
@@ -74,7 +81,8 @@ class _Line:
 class ModuleReloader:
     """Safe to use from any thread. `keep` versions of a module stay loaded, at least the one in use and the one before.
 
-    A version that starts threads needs `__stop__()`, which ends them: it is called when the version is given up.
+    A version that starts threads needs `__stop__()`, which ends them: it is called, in a thread of its own, when the
+    version is given up, or when `leaving` says so.
     """
 
     def __init__(
@@ -87,6 +95,7 @@ class ModuleReloader:
         self._lock = threading.RLock()
         self._lines: dict[str, _Line] = {}
         self._prepared: set[Prepared] = set()
+        self.leaving: Leaving = _at_once
 
     def read(self, module: str, source: str | bytes | Path | None = None) -> Source:
         """The source that `prepare` would take. Raises ReloadError."""
@@ -107,6 +116,7 @@ class ModuleReloader:
         """
         text = source if isinstance(source, Source) else self.read(module, source)
         code = compiled(text)
+        import_package(module)
         with self._lock:
             line = self._line(module)
             if len(self._prepared) >= MAX_PREPARED:
@@ -116,21 +126,6 @@ class ModuleReloader:
                 raise ReloadError(f"{module} has had version {line.highest}: {number} is not above it")
             old = line.loaded[-1] if line.loaded else None
         fresh = make_module(text, code)
-        drawn: list[ModuleType] = []
-        with shown(fresh, old.module if old else None) as drawn_on_the_way:
-            drawn = drawn_on_the_way
-            try:
-                with time_limit(self._limit_s, f"loading {module}"):
-                    self._try(fresh, smoke, line, old)
-            except BaseException as error:
-                problem: BaseException | None = error
-            else:
-                problem = None
-        if problem is not None:
-            _give_up(fresh, drawn)
-            if isinstance(problem, ReloadError | KeyboardInterrupt):
-                raise problem
-            raise ReloadError(f"{_where(problem, text)} {type(problem).__name__}: {problem!s:.500}") from problem
         made = ModuleVersion(
             module=module,
             version=number,
@@ -139,6 +134,19 @@ class ModuleReloader:
             path=text.path,
             source_bytes=len(text.code),
         )
+        with shown(fresh, partial(_in_use, line), self._limit_s) as drawn:
+            try:
+                with time_limit(self._limit_s, f"loading {module}"):
+                    self._try(fresh, smoke, line, old)
+            except BaseException as error:
+                problem: BaseException | None = error
+            else:
+                problem = None
+        if problem is not None:
+            self._give_up(made, fresh, drawn)
+            if isinstance(problem, ReloadError) or ends_us(problem):
+                raise problem
+            raise ReloadError(f"{_where(problem, text)} {said(problem)}") from problem
         prepared = Prepared(made, fresh, old.version.version if old else 0, drawn)
         with self._lock:
             self._prepared.add(prepared)
@@ -176,20 +184,21 @@ class ModuleReloader:
             now = line.loaded[-1].version.version if line.loaded else 0
             if prepared not in self._prepared:
                 raise ReloadError(f"version {prepared.version.version} of {name} has been committed or aborted before")
-            if now != prepared.follows:
-                raise ReloadError(f"{name} is at version {now}, not {prepared.follows}: prepare it again")
+            if now != prepared.follows or prepared.version.version <= line.highest:
+                raise ReloadError(f"{name} is at version {now}, and has had {line.highest}: prepare it again")
             holders = list(line.holders)
             with all_of(holders, HOLDER_S):
                 old = line.loaded[-1].version if line.loaded else None
-                states = [migrated(prepared.module, holder.state, old) for holder in holders]
-                coming = _Loaded(prepared.version, prepared.module, [(holder, holder.state) for holder in holders])
+                states = self._moved(prepared.module, "migrate", holders, partial(_forth, prepared.module, old))
+                before = weakref.WeakKeyDictionary({holder: holder.state for holder in holders})
+                coming = _Loaded(prepared.version, prepared.module, before)
                 self._prepared.discard(prepared)
                 line.highest = prepared.version.version
                 line.loaded.append(coming)
                 self._use(line, holders, states)
             gone = [line.loaded.popleft() for _ in range(len(line.loaded) - self._keep)]
         for loaded in gone:
-            _give_up(loaded.module, [])
+            self._give_up(loaded.version, loaded.module)
         return prepared.version
 
     def abort(self, prepared: Prepared) -> None:
@@ -198,7 +207,7 @@ class ModuleReloader:
             if prepared not in self._prepared:
                 return
             self._prepared.discard(prepared)
-        _give_up(prepared.module, prepared.drawn)
+        self._give_up(prepared.version, prepared.module, prepared.drawn)
 
     def roll_back(self, module: str, *, lossy: bool = False) -> ModuleVersion:
         """Back to the version before, which is still warm. Holders' states go through `migrate_back(state, version)`.
@@ -211,23 +220,35 @@ class ModuleReloader:
             if len(line.loaded) < 2:
                 raise ReloadError(f"{module} has no version before the one in use")
             leaving, to = line.loaded[-1], line.loaded[-2].version
-            saved = dict(leaving.before) if lossy else {}
             holders = list(line.holders)
+            back = partial(_back, leaving, to, lossy)
             with all_of(holders, HOLDER_S):
-                states = [
-                    saved[holder] if holder in saved else moved_back(leaving.module, holder.state, to)
-                    for holder in holders
-                ]
+                states = self._moved(leaving.module, "migrate_back", holders, back)
                 line.loaded.pop()
                 self._use(line, holders, states)
-        _give_up(leaving.module, [])
+        self._give_up(leaving.version, leaving.module)
         return to
+
+    def _moved(self, module: ModuleType, verb: str, holders: list[Held], move: Callable[[Held], Any]) -> list[Any]:
+        """All states, moved within the time that new code has."""
+        if not holders or verb not in vars(module):
+            return [move(holder) for holder in holders]
+        with time_limit(self._limit_s, f"{verb}() of {module.__name__}"):
+            return [move(holder) for holder in holders]
+
+    def _give_up(self, version: ModuleVersion, module: ModuleType, drawn: Sequence[ModuleType] = ()) -> None:
+        forget(drawn)
+        if "__stop__" in vars(module):
+            ending = threading.Thread(target=_stop, args=(module,), name=f"stop {module.__name__}", daemon=True)
+            self.leaving(version, ending.start)
+            if ending.ident is not None:
+                ending.join(STOP_S)
 
     def _use(self, line: _Line, holders: list[Held], states: list[Any]) -> None:
         coming = line.loaded[-1]
         if hasattr(coming.module, "__path__"):
             bind_children(coming.module)
-        point(coming.version.module, coming.module)
+        use(coming.version.module, coming.module)
         for holder, state in zip(holders, states, strict=True):
             holder.state = state
 
@@ -245,12 +266,10 @@ class ModuleReloader:
 
     def versions(self, name: str) -> tuple[ModuleVersion, ...]:
         """Those that are loaded, the one in use last."""
-        with self._lock:
-            return tuple(loaded.version for loaded in self._known(name).loaded)
+        return tuple(loaded.version for loaded in tuple(self._known(name).loaded))
 
     def modules(self) -> tuple[str, ...]:
-        with self._lock:
-            return tuple(sorted(name for name, line in self._lines.items() if line.loaded))
+        return tuple(sorted(name for name, line in tuple(self._lines.items()) if line.loaded))
 
     def pickled(self, value: object) -> bytes:
         """As `pickle.dumps`, but says so when an object is of a version that is not in use.
@@ -259,20 +278,21 @@ class ModuleReloader:
         older instance are therefore refused. Bytes made before a switch load as the class in use then. Raises
         ReloadError.
         """
-        buffer = io.BytesIO()
-        _Pickler(buffer, self).dump(value)
-        return buffer.getvalue()
+        return pickled(value, self)
 
     def version_of(self, thing: type | FunctionType) -> ModuleVersion | None:
         """Of which version a class or function is, if that is still loaded."""
-        with self._lock:
-            line = self._lines.get(thing.__module__)
-            for loaded in line.loaded if line else ():
-                if _named(loaded.module, thing.__qualname__) is thing:
-                    return loaded.version
+        line = self._lines.get(thing.__module__)
+        for loaded in tuple(line.loaded) if line else ():
+            if named(loaded.module, thing.__qualname__) is thing:
+                return loaded.version
         return None
 
     def _known(self, name: str) -> _Line:
+        """Without the lock for what is loaded: a commit has it while it waits for holders, who may ask this."""
+        line = self._lines.get(name)
+        if line is not None and line.loaded:
+            return line
         with self._lock:
             line = self._line(name) if name in self._lines or name in sys.modules else _Line()
         if not line.loaded:
@@ -283,10 +303,13 @@ class ModuleReloader:
         """A module that was imported in the ordinary way is taken in as version 1."""
         line = self._lines.get(name)
         if line is None and len(self._lines) >= MAX_MODULES:
+            for empty in [name for name, each in self._lines.items() if not each.loaded and not each.holders]:
+                del self._lines[empty]
+        if line is None and len(self._lines) >= MAX_MODULES:
             raise ReloadError(f"{MAX_MODULES} modules are loaded in versions: no more are taken")
         line = line or self._lines.setdefault(name, _Line())
         imported = sys.modules.get(name)
-        if not line.loaded and imported is not None:
+        if not line.loaded and imported is not None and not is_stand_in(imported):
             path = getattr(imported, "__file__", None) or ""
             line.highest += 1
             version = ModuleVersion(module=name, version=line.highest, loaded_at=self._clock.now(), path=path)
@@ -294,43 +317,36 @@ class ModuleReloader:
         return line
 
 
-class _Pickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, reloader: ModuleReloader) -> None:
-        super().__init__(file)
-        self._reloader = reloader
-
-    def reducer_override(self, obj: Any) -> Any:
-        if not isinstance(obj, type | FunctionType) or obj.__module__ not in self._reloader.modules():
-            return NotImplemented
-        if _named(self._reloader.module(obj.__module__), obj.__qualname__) is obj:
-            return NotImplemented
-        of = self._reloader.version_of(obj)
-        raise ReloadError(
-            f"{obj.__module__}.{obj.__qualname__} is of {f'version {of.version}, which' if of else 'a version that'} "
-            f"is not in use: take its data over with migrate(), or make it again, before it is pickled"
-        )
+def _in_use(line: _Line) -> ModuleType | None:
+    return line.loaded[-1].module if line.loaded else None
 
 
-def _named(module: ModuleType, qualname: str) -> Any:
-    thing: Any = module
-    for part in qualname.split("."):
-        thing = vars(thing).get(part) if hasattr(thing, "__dict__") else None
-    return thing
+def _forth(module: ModuleType, old: ModuleVersion | None, holder: Held) -> Any:
+    return migrated(module, holder.state, old)
 
 
-def _give_up(module: ModuleType, drawn: list[ModuleType]) -> None:
-    forget(drawn)
-    stop = vars(module).get("__stop__")
-    if stop is not None:
-        with suppress(Exception):  # it is leaving, and nobody could do anything about it
-            stop()
+def _back(leaving: _Loaded, to: ModuleVersion, lossy: bool, holder: Held) -> Any:
+    if lossy and holder in leaving.before:
+        return leaving.before[holder]
+    return moved_back(leaving.module, holder.state, to)
+
+
+def _at_once(version: ModuleVersion, stop: Callable[[], None]) -> None:
+    stop()
+
+
+def _stop(module: ModuleType) -> None:
+    try:
+        vars(module)["__stop__"]()
+    except BaseException:  # it is leaving, and nobody could do anything about it
+        _log.warning("__stop__() of a version of %s failed", module.__name__, exc_info=True)
 
 
 def _threads_of(module: ModuleType) -> str:
     names = vars(module)
     found = []
     for thread in threading.enumerate():
-        target = getattr(thread, "_target", None)
+        target = getattr(thread, "_target", None) or getattr(thread, "function", None)  # that of a timer
         code_of = getattr(getattr(target, "__func__", target), "__globals__", None)
         run_of = getattr(type(thread).run, "__globals__", None)
         if code_of is names or run_of is names:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chimera.core.errors import InputError, MissingExtra, ReloadError
-from chimera.reload.source import MAX_SOURCE_BYTES
+from chimera.reload.source import MAX_SOURCE_BYTES, read_file
 
 DEBOUNCE_MS = 50
 
@@ -29,6 +29,9 @@ GRACE_S = 0.1
 """A file that is gone may be about to come back: some editors delete and create."""
 
 MAX_FILES = 10_000
+
+MAX_FOLDERS = 10_000
+"""Folders that are looked into: a link may lead to a whole disk."""
 
 SKIPPED = frozenset({"__pycache__", "node_modules"})
 
@@ -45,8 +48,9 @@ class Changed:
 class CodeWatcher:
     """Watches the .py files under `folder`, without hidden folders and caches.
 
-    Modules are named from the folder, or from the package that it is in. Files that are larger than a source may be,
-    and those past `max_files`, are not watched; `left_out` counts them.
+    Modules are named from the folder, or from the package that it is in. Files that are larger than a source may be
+    are not watched, nor those past `max_files`, which `left_out` counts. The folder may go and come back, and be a
+    link that is switched.
     """
 
     def __init__(
@@ -83,9 +87,15 @@ class CodeWatcher:
         first = True
         while True:
             stop = threading.Event()
-            self._elsewhere = await asyncio.to_thread(self._targets)
-            notify = await asyncio.to_thread(self._open)
+            while (folder := _opened(self.folder)) is None:
+                if gone := self._look(set(self._known), final=True):
+                    yield gone
+                await asyncio.sleep(TIMEOUT_MS / 1_000)
+            notify = None
             try:
+                self._elsewhere = await asyncio.to_thread(self._targets)
+                if (notify := await asyncio.to_thread(self._open)) is None:
+                    continue
                 # Watched first and read afterwards, so that nothing falls between.
                 found = await asyncio.to_thread(self._scan)
                 if first:
@@ -95,15 +105,18 @@ class CodeWatcher:
                 if found:
                     yield found
                 while True:
-                    changed, moved = await _to_the_end(stop, self._wait, notify, stop)
+                    changed, moved = await _to_the_end(stop, self._wait, notify, stop, folder)
                     if changed:
                         yield changed
                     if moved:
                         break
             finally:
-                notify.close()
+                os.close(folder)
+                if notify is not None:
+                    notify.close()
 
     def _open(self) -> Any:
+        """None where the folder went away just now."""
         try:
             from watchfiles._rust_notify import RustNotify
         except ImportError as error:
@@ -111,16 +124,23 @@ class CodeWatcher:
         try:
             return RustNotify([str(self.folder), *sorted(self._elsewhere)], False, False, 300, True, True)
         except OSError as error:
+            if not self.folder.is_dir() or any(not os.path.isdir(each) for each in self._elsewhere):
+                return None
             raise ReloadError(
                 f"{self.folder} cannot be watched: {error}; fs.inotify.max_user_watches may be too low"
             ) from error
 
-    def _wait(self, notify: Any, stop: threading.Event) -> tuple[frozenset[Changed], bool]:
-        """In a thread: the next changes, and whether links lead elsewhere now, so that other folders are watched."""
+    def _wait(self, notify: Any, stop: threading.Event, folder: int) -> tuple[frozenset[Changed], bool]:
+        """In a thread: the next changes, and whether links lead elsewhere now, so that other folders are watched.
+
+        `folder` is the one that is watched, opened: as long as it is, no other gets its number.
+        """
         timeout_ms = round(GRACE_S * 1_000) if self._missing else TIMEOUT_MS
         raw = notify.watch(self._debounce_ms, self._step_ms, timeout_ms, stop)
         if raw in ("stop", "signal"):
             return frozenset(), False
+        if not _is(self.folder, folder):
+            return frozenset(), True
         paths = set() if raw == "timeout" else {path for _, path in raw}
         moved = False
         if any(self._is_a_tree(path) for path in paths):
@@ -149,21 +169,24 @@ class CodeWatcher:
         return not os.path.exists(path) and any(known.startswith(path + os.sep) for known in self._known)
 
     def _files(self) -> Iterator[str]:
-        count = 0
+        count = left_out = 0
         seen: set[str] = set()
-        self.left_out = 0
         for folder, names, files in os.walk(self.folder, followlinks=True):
             real = os.path.realpath(folder)
             names[:] = [] if real in seen else sorted(n for n in names if n not in SKIPPED and not n.startswith("."))
             seen.add(real)
+            if len(seen) > MAX_FOLDERS:
+                left_out += 1
+                break
             for name in sorted(files):
                 if not name.endswith(".py") or name.startswith("."):
                     continue
                 count += 1
                 if count > self._max_files:
-                    self.left_out += 1
+                    left_out += 1
                 else:
                     yield os.path.join(folder, name)
+        self.left_out = left_out
 
     def _targets(self) -> set[str]:
         """Folders outside of the one watched, into which links in it lead."""
@@ -171,7 +194,7 @@ class CodeWatcher:
         real_root = os.path.realpath(self.folder) + os.sep
         for path in self._files():
             real = os.path.realpath(path)
-            if not real.startswith(real_root):
+            if not real.startswith(real_root) and os.path.isdir(os.path.dirname(real)):
                 found.add(os.path.dirname(real))
         return found
 
@@ -200,8 +223,7 @@ class CodeWatcher:
     def _digest(self, path: str) -> str | None:
         """None for what is not there, cannot be read or is too large."""
         try:
-            with open(path, "rb") as file:
-                content = file.read(self._max_bytes + 1)
+            content = read_file(path, self._max_bytes + 1)
         except OSError:
             return None
         return hashlib.sha256(content).hexdigest() if len(content) <= self._max_bytes else None
@@ -210,6 +232,20 @@ class CodeWatcher:
         parts = path.relative_to(self._top).with_suffix("").parts
         parts = parts[:-1] if parts[-1] == "__init__" else parts
         return ".".join(parts) if all(part.isidentifier() for part in parts) else ""
+
+
+def _opened(folder: Path) -> int | None:
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _is(folder: Path, opened: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(opened))
+    except OSError:
+        return False
 
 
 async def _to_the_end(stop: threading.Event, work: Any, *args: Any) -> Any:

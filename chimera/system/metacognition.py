@@ -85,6 +85,10 @@ class MetacognitiveEngine:
             return Decision(action=action, subject=subject, module=module, reason=reason)
         return self._by_history(subject, module, event, success_rate)
 
+    def resume(self, decision: Decision) -> None:
+        """The patch of an earlier decision, maybe of an earlier process, is in hand again: tell how it ends."""
+        self._remembered(decision.subject).busy = True
+
     def settled(self, decision: Decision, *, kept: bool) -> None:
         """The patch that `decision` asked for has been kept, or it was not made, not accepted, or rolled back."""
         about = self._subjects.get(decision.subject)

@@ -44,7 +44,7 @@ MOST_ROUNDS = 300
 """For one incident."""
 
 QUIET = 300
-"""Readings before the first incident: what is usual has to be learned."""
+"""Readings before an incident: what is usual has to be learned, and trouble to be forgotten."""
 
 GOOD = (HERE / "app" / "till.py").read_text(encoding="utf-8")
 LINE = "    return total - min(prices_cents) if len(prices_cents) >= 10 else total\n"
@@ -144,10 +144,11 @@ async def run(model_name: str | None, folder: Path, pause_s: float) -> list[Hear
             (app / "till.py").write_text(BAD, encoding="utf-8")
             await reload.reload("till", app / "till.py")
             await until_over(node, beating, shop, number + 1, pause_s)
+            await shop.sell()  # by the version that is in use now
             print(f"round {shop.rounds}: errors {shop.errors_percent:.1f} %, pid {os.getpid()}")
             (app / "till.py").write_text(GOOD, encoding="utf-8")
             await reload.reload("till", app / "till.py")
-            for _ in range(80):  # calm again, before the next
+            for _ in range(QUIET):  # calm again, before the next
                 await shop.sell()
         source.finish()
         await beating

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -13,82 +12,24 @@ from typing import Any
 
 import pytest
 
-from chimera.anomaly.engine import AnomalyDetectionEngine
-from chimera.anomaly.sources.push import PushSource
 from chimera.core.clock import SystemClock
 from chimera.core.errors import InputError
 from chimera.core.watching import AnomalyDetected, AnomalyKind, Reading
 from chimera.healing.apply import apply
 from chimera.healing.change_log import ChangeLog, State
-from chimera.healing.failure import Failure, failure_of
-from chimera.healing.generator import CodeGenerator, GeneratorOptions
-from chimera.healing.healer import HealerOptions, PatchResult
+from chimera.healing.failure import failure_of
+from chimera.healing.healer import PatchResult
 from chimera.healing.memory import signature
 from chimera.healing.patch import CodePatch, Whole
 from chimera.reload.manager import HotReloadManager
-from chimera.system.heart import HeartNode, HeartSettings, Review
 from chimera.system.metacognition import Decision
-from tests.unit.healing.test_generator import Scripted
-
-BEFORE = "def share(part, whole):\n    return part / whole\n"
-AFTER = "def share(part, whole):\n    return part / whole if whole else 0.0\n"
-ANSWER = f"A share of nothing is nothing.\n\nNAME.py\n```python\n{AFTER}```\n"
-TEST = "from NAME import share\n\ndef test_share():\n    assert share(1, 2) == 0.5\n"
-HIDDEN = "from NAME import share\n\ndef test_nothing():\n    assert share(0, 0) == 0.0\n"
-
-
-class Place:
-    """A workspace with one module of its own name, and a node for it."""
-
-    def __init__(self, folder: Path, name: str, answers: list[str], review: Review | None = None) -> None:
-        self.name, self.app, self.home = name, folder / "app", folder / "home"
-        for path, text in ((f"app/{name}.py", BEFORE), ("app/test_it.py", TEST), ("hidden/test_hidden.py", HIDDEN)):
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(text.replace("NAME", name))
-        settings = HeartSettings(
-            workspace=self.app,
-            hidden_tests=folder / "hidden",
-            home=self.home,
-            owners={"m": name},
-            healing=HealerOptions(repairs=0, wall_s=60.0),
-        )
-        self.node = HeartNode(settings, review=review)
-        self.node.source = self.source = PushSource()
-        self.node.anomaly_engine = AnomalyDetectionEngine()
-        model = Scripted([answer.replace("NAME", name) for answer in answers])
-        self.node.code_generator = CodeGenerator(model, options=GeneratorOptions(candidates=1, misread=0))
-        self.node.hot_reload = HotReloadManager(clock=SystemClock())
-
-    @property
-    def text(self) -> str:
-        return (self.app / f"{self.name}.py").read_text()
-
-    async def heal(self) -> list[str]:
-        """Report a failure, and run until it is dealt with; the steps."""
-        decision = self.node.report(Failure(kind="traceback", module=self.name, text="ZeroDivisionError: x"))
-        assert decision.action == "patch"
-        self.source.finish()
-        await self.node.run()
-        return [event.step for event in self.node.events]
+from tests.unit.system.places import AFTER, ANSWER, BEFORE, places
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Any]:
-    names: list[str] = []
-
-    def made(answers: list[str], review: Review | None = None) -> Place:
-        (folder := tmp_path / str(len(names))).mkdir()
-        name = f"shared_out_{abs(hash(request.node.name)) % 10**8}_{len(names)}"
-        names.append(name)
-        monkeypatch.syspath_prepend(str(folder / "app"))
-        found = Place(folder, name, answers, review)
-        importlib.invalidate_caches()
-        importlib.import_module(name)
-        return found
-
-    yield made
-    for name in names:
-        sys.modules.pop(name, None)
+    with places(tmp_path, monkeypatch, request.node.name) as made:
+        yield made
 
 
 async def test_a_failure_that_is_reported_is_mended_in_the_running_process(place: Any) -> None:

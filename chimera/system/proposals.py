@@ -1,0 +1,121 @@
+"""A patch that was accepted, with all that is needed to apply it, to watch it and to take it back, and where it waits.
+
+It lies in a file of its own while a person is asked about it, and in another while it is on probation. A process that
+is killed finds there what it was about.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from chimera.core.errors import HealingError, InputError
+from chimera.core.types import Frozen, Share
+from chimera.core.watching import Alert
+from chimera.healing.failure import Failure
+from chimera.healing.judge import Verdict
+from chimera.healing.patch import CodePatch
+from chimera.system.metacognition import Decision
+
+MAX_ASKED = 100
+"""Patches that wait for a person."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Proposal(Frozen):
+    """`before` and `changes` are the texts of its files without it and with it; None is no file.
+
+    `confidence` says how far it is to be trusted by itself, `alert` what told of the failure, if a metric did.
+    """
+
+    decision: Decision
+    failure: Failure
+    alert: Alert | None
+    signature: str
+    patch: CodePatch
+    verdict: Verdict
+    confidence: Share
+    before: dict[str, str | None]
+    changes: dict[str, str]
+
+
+class Asked:
+    """The patches that wait for a person, each in `PATCHID.json` in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, proposal: Proposal) -> None:
+        """Raises HealingError where too many wait, OSError."""
+        path = self._path(proposal.patch.id)
+        if not path.exists() and len(self.ids()) >= MAX_ASKED:
+            raise HealingError(f"{MAX_ASKED} patches wait for a person already: agree to some, or refuse them")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, proposal.model_dump_json(indent=2))
+
+    def ids(self) -> list[str]:
+        return sorted(path.stem for path in self._folder.glob("*.json") if _ID.fullmatch(path.stem))
+
+    def read(self, patch_id: str) -> Proposal:
+        """Raises InputError where none of that id waits."""
+        path = self._path(patch_id)
+        if (found := read_proposal(path)) is None:
+            raise InputError(f"no patch {patch_id} waits for a person: {', '.join(self.ids()) or 'none does'}")
+        if found.patch.id != patch_id:
+            raise InputError(f"{path} holds another patch than its name says: look at it, and delete it")
+        return found
+
+    def drop(self, patch_id: str) -> None:
+        remove(self._path(patch_id))
+
+    def _path(self, patch_id: str) -> Path:
+        if not _ID.fullmatch(patch_id):
+            raise InputError(f"{patch_id!a:.100} is no id of a patch: those are 32 hex digits")
+        return self._folder / f"{patch_id}.json"
+
+
+def read_proposal(path: Path) -> Proposal | None:
+    """What is in a file; None where there is none. Raises InputError where it is something else."""
+    try:
+        return Proposal.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path} is no patch that waits: {error!s:.300}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file holds the whole of it, durably, or what it held before. Raises OSError."""
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+    _sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """It is gone, durably. One that is not there is so already. Raises OSError."""
+    path.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

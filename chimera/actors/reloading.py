@@ -158,7 +158,8 @@ class Reloading:
         if module in sys.modules:
             leaving = self._reloader.module(module)
             old = _numbered(self._reloader.current(module), self._numbers.get(module, 1))
-        prepared = self._reloader.prepare(module, Source(module, parcel.code, parcel.path), version=version + 1)
+        path = str(getattr(leaving, "__file__", None) or parcel.path)  # a package's is where its modules are, here
+        prepared = self._reloader.prepare(module, Source(module, parcel.code, path), version=version + 1)
         back_to = _numbered(prepared.version, parcel.back_to) if parcel.back_to else None
         change = Change(leaving, old, prepared.module, back_to or prepared.version, back_to, parcel.lossy)
         try:

@@ -21,7 +21,7 @@ from chimera.actors.reload_line import MAX_PROPOSALS, Kept, Member, ReloadLine, 
 from chimera.core.errors import ClusterError, Overloaded, ReloadError
 from chimera.core.events import Event, EventKind
 from chimera.reload.messages import Joined, Parcel, Record, Reloaded, ReloadStatus
-from chimera.reload.source import compiled, read_source
+from chimera.reload.source import Source, checked, compiled
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Reloads:
 
     async def reload(self, module: str, parcel: Parcel) -> Reloaded:
         """This source everywhere, or nowhere. Raises ReloadError, Overloaded."""
-        compiled(read_source(module, parcel.code))
+        compiled(checked(Source(module, parcel.code, parcel.path)))
         line = self._line(module)
         async with _Turn(line):
             await self._prepare(line)
@@ -113,8 +113,10 @@ class Reloads:
             await self._prepare(line)
             if leaving not in (0, line.history[-1].number):
                 return self._unchanged(line)
-            before = line.history[-2] if len(line.history) > 1 else None
-            if before is None or before.parcel is None:
+            if len(line.history) < 2:
+                raise ReloadError(f"{module} is at the version that was deployed: there is nothing to roll back")
+            before = line.history[-2]
+            if before.parcel is None:
                 raise ReloadError(
                     f"the source of the version of {module} before is not known: reload it with that source"
                 )

@@ -10,6 +10,8 @@ import typer
 
 from chimera.cli.arena.main import app as arena
 from chimera.cli.heal import heal
+from chimera.cli.heart import heart
+from chimera.cli.reload import reload
 from chimera.cli.watch.main import anomaly, watch
 from chimera.core.types import Consensus
 
@@ -29,8 +31,10 @@ app.add_typer(arena, name="arena")
 app.add_typer(bench)
 app.add_typer(missions)
 app.add_typer(heal)
+app.add_typer(heart)
 app.add_typer(anomaly)
 app.command()(watch)
+app.command()(reload)
 
 Address = Annotated[str | None, typer.Option(help="auto, local, HOST:PORT or ray://HOST:PORT (default auto).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]

@@ -48,8 +48,20 @@ CHIMERA_ELSEWHERE = (
     "anomaly evaluate",
     "anomaly forecast",
     "heal judge",
+    "heal --module",
+    "heart run",
+    "heart log",
+    "heart reviews",
+    "heart agree",
+    "heart refuse",
+    "reload",
 )
-"""These need a swarm, a mission or a server: tests/acceptance/test_missions.py, test_watch.py and test_heal.py do."""
+"""These need a swarm, a mission, a model or a server: the tests of ELSEWHERE run them."""
+
+ELSEWHERE = (
+    *(f"acceptance/test_{name}.py" for name in ("missions", "watch", "heal", "heal_run", "heart")),
+    "cluster/test_reload_cli.py",
+)
 
 CHIMERA = [line for line in commands() if line.startswith("chimera ") and not line[8:].startswith(CHIMERA_ELSEWHERE)]
 MAKE = [line for line in commands() if re.match(r"make( |$)", line)]
@@ -65,10 +77,7 @@ TESTED_ELSEWHERE = (
 
 def test_there_are_commands_and_each_has_a_test() -> None:
     assert min(len(CHIMERA), len(MAKE), len(JOBS), len(PYTHON)) >= 2
-    elsewhere = "".join(
-        (ROOT / f"tests/acceptance/test_{name}.py").read_text(encoding="utf-8")
-        for name in ("missions", "watch", "heal")
-    )
+    elsewhere = "".join((ROOT / "tests" / name).read_text(encoding="utf-8") for name in ELSEWHERE)
     for words in CHIMERA_ELSEWHERE:
         assert "chimera(" + ", ".join(f'"{word}"' for word in words.split()) in elsewhere.replace(
             "chimera, ", "chimera("

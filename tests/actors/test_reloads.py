@@ -6,6 +6,7 @@ One cell, since what these have in one process is shared: Python's modules. For 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def source(version: int, more: str = "") -> Parcel:
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.joinpath(f"{MODULE}.py").write_bytes(source(1).code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, MODULE, raising=False)
+    monkeypatch.delitem(sys.modules, MODULE, raising=False)
 
 
 class Swarm:
@@ -115,6 +116,10 @@ async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
     made = await Swarm.of(tmp_path)
     yield made
     await made.coordinator.close.remote()
+
+
+async def _refuse(line: Any, parcel: Parcel) -> Any:
+    raise ReloadError("refused here")
 
 
 async def test_every_agent_runs_the_new_version_with_its_state(swarm: Swarm) -> None:
@@ -212,7 +217,7 @@ async def test_rolling_back_twice_goes_two_versions_back_and_a_repeat_goes_nowhe
     repeated = await swarm.coordinator.roll_back.remote(MODULE, False, 3)
     assert (repeated.changed, await swarm.runs()) == (False, 2)
     assert (await swarm.coordinator.roll_back.remote(MODULE)).version == 1
-    with pytest.raises(ReloadError, match="not known"):
+    with pytest.raises(ReloadError, match="nothing to roll back"):
         await swarm.coordinator.roll_back.remote(MODULE)
     assert (await swarm.reload(6)).version == 6, "numbers are never used twice"
 
@@ -220,6 +225,37 @@ async def test_rolling_back_twice_goes_two_versions_back_and_a_repeat_goes_nowhe
 async def test_nothing_to_roll_back(swarm: Swarm) -> None:
     with pytest.raises(ReloadError, match="has not been reloaded"):
         await swarm.coordinator.roll_back.remote(MODULE)
+    with pytest.raises(ReloadError, match="no"):
+        await swarm.reload(2, "\nraise RuntimeError('no')")
+    with pytest.raises(ReloadError, match="is at the version that was deployed"):
+        await swarm.coordinator.roll_back.remote(MODULE)
+
+
+async def test_the_coordinator_imports_nothing_of_what_it_is_given(
+    swarm: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "reloads_test_slow"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text("")
+    imported: list[str] = []
+    monkeypatch.setattr("chimera.actors.reloads.compiled", lambda source: imported.extend(sys.modules))
+    monkeypatch.setattr("chimera.actors.reload_line.ReloadLine.propose", _refuse)
+    with pytest.raises(ReloadError, match="refused here"):
+        await swarm.coordinator.reload.remote("reloads_test_slow.module", Parcel(b"a = 1"))
+    assert imported and "reloads_test_slow" not in imported
+
+
+async def test_a_package_stays_one_wherever_its_source_comes_from(swarm: Swarm, tmp_path: Path) -> None:
+    package = tmp_path / "reloads_test_package"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text("async def policy(task, context): return 'old'")
+    package.joinpath("late.py").write_text("async def policy(task, context): return 'late'")
+    new = Parcel(b"async def policy(task, context): return 'new'", "/elsewhere/new.py")
+    await swarm.coordinator.reload.remote("reloads_test_package", new)
+    names = ("reloads_test_package", "reloads_test_package.late")
+    specs = [AgentSpec(role=name, policy=f"{name}:policy") for name in names]
+    await swarm.coordinator.spawn_agents.remote([Seat.of(spec) for spec in specs])
+    assert [await swarm.ask(name) for name in names] == ["new", "late"]
 
 
 async def test_late_and_restarted_cells_take_what_is_committed(swarm: Swarm) -> None:

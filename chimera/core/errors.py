@@ -250,3 +250,24 @@ class SandboxUnavailable(HealingError):
 
 class ReloadError(ChimeraError):
     """A module could not be loaded anew. The version before it is still the one in use."""
+
+
+class SecurityError(ChimeraError):
+    """Something is not permitted, or cannot be shown to be."""
+
+
+class Unauthenticated(SecurityError):
+    """Who asks cannot be told: no token, or one that is not (or no longer) valid. Log in again."""
+
+
+class Forbidden(SecurityError):
+    """Who asks is known, and may not do this."""
+
+
+class RateLimited(SecurityError):
+    """Too much was asked for. Try again after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.args = (message, retry_after_s)
+        self.retry_after_s = retry_after_s

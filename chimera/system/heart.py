@@ -38,6 +38,7 @@ from chimera.reload.ending import to_the_end
 from chimera.reload.manager import HotReloadManager
 from chimera.system.heart_log import HeartEvent, HeartLog, Step, plain
 from chimera.system.heart_settings import HeartSettings, Review
+from chimera.system.loading import InProcess, InSwarm, SwarmClient
 from chimera.system.mending import Mending, module_file
 from chimera.system.metacognition import Decision, Event, MetacognitiveEngine
 from chimera.system.proposals import Asked, Proposal
@@ -64,6 +65,7 @@ class _Work:
 class HeartNode:
     """Holds the parts and runs by itself. Set the parts before `run`; `sandbox` is the first that works, if not set.
 
+    `hot_reload` is a `HotReloadManager` for code of this process, or a `SwarmCoordinator` for the code of its agents.
     What needs a person's agreement (`HeartSettings.review_below`) is shown to `review`. Without one, or if it does not
     answer, the patch is held back, as the step "asked", until `agree` or `refuse`. All methods are for one event loop.
     """
@@ -72,7 +74,7 @@ class HeartNode:
         self.source: Source | None = None
         self.anomaly_engine: AnomalyDetectionEngine | None = None
         self.code_generator: CodeGenerator | None = None
-        self.hot_reload: HotReloadManager | None = None
+        self.hot_reload: HotReloadManager | SwarmClient | None = None
         self.sandbox: Sandbox | None = None
         self.events: deque[HeartEvent] = deque(maxlen=MAX_EVENTS)
         self._settings = settings
@@ -172,7 +174,9 @@ class HeartNode:
         self._home.mkdir(parents=True, exist_ok=True)
         if undone := recover(self._workspace, log=self._home / "changes.db"):
             _log.warning("%d changes of %s were half done, and are undone", undone, self._workspace)
-        self._mending = Mending(self._workspace, self._home, self.hot_reload)
+        manager = self.hot_reload
+        loading = InProcess(manager) if isinstance(manager, HotReloadManager) else InSwarm(manager)
+        self._mending = Mending(self._workspace, self._home, loading)
         return Healer(
             self.code_generator,
             workspace=self._workspace,

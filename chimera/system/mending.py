@@ -8,28 +8,23 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import logging
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from chimera.core.errors import ChimeraError, HealingError, InputError, MissionError
+from chimera.core.errors import HealingError, InputError, MissionError
 from chimera.healing.apply import Applied, apply, roll_back
-from chimera.reload.manager import HotReloadManager
+from chimera.system.loading import Loading
 from chimera.system.proposals import Proposal, read_proposal, remove, write_whole
-
-_log = logging.getLogger(__name__)
 
 
 class Mending:
     """The patch that is on probation in `workspace`, one at most. `home` keeps its note and the log of changes."""
 
-    def __init__(self, workspace: Path, home: Path, reload: HotReloadManager) -> None:
+    def __init__(self, workspace: Path, home: Path, loading: Loading) -> None:
         self._workspace = workspace
         self._log = home / "changes.db"
         self._note = home / "probation.json"
-        self._reload = reload
+        self._loading = loading
         self._applied: Applied | None = None
         self._loaded: list[tuple[str, int]] = []
         """Modules in the order in which they were loaded, each with the version that was in use before."""
@@ -53,9 +48,11 @@ class Mending:
             raise
         try:
             for module in _in_order(proposal.changes):
-                if self._is_loaded(module):
-                    self._loaded.append((module, self._reload.reloader.current(module).version))
-                    await self._reload.reload(module, self._file_of(module))
+                file = self._file_of(module)
+                version = await self._loading.in_use(module, file)
+                if version is not None:
+                    self._loaded.append((module, version))
+                    await self._loading.load(module, file)
         except BaseException:
             await self.take_back(proposal)
             raise
@@ -72,37 +69,23 @@ class Mending:
         """
         if not self._note.exists():
             return False
-        again = [module for module, version in reversed(self._loaded) if not await self._switched_back(module, version)]
+        back = [(module, await self._loading.go_back(module, version)) for module, version in reversed(self._loaded)]
+        again = [module for module, is_back in back if not is_back]
         if self._applied is None:
             await asyncio.to_thread(self._give_files_back, proposal)
-            again = [module for module in _in_order(proposal.changes) if self._is_loaded(module)]
+            again = _in_order(proposal.changes)
         else:
             await asyncio.to_thread(roll_back, self._applied)
         for module in again:
-            if self._is_loaded(module) and self._file_of(module).is_file():
-                await self._reload.reload(module, self._file_of(module))
+            file = self._file_of(module)
+            if file.is_file() and await self._loading.in_use(module, file) is not None:
+                await self._loading.load(module, file)
         await self.keep()
         return True
 
     def left(self) -> Proposal | None:
         """The patch whose probation nobody has ended. Raises InputError where the note is damaged."""
         return read_proposal(self._note)
-
-    async def _switched_back(self, module: str, version: int) -> bool:
-        """Whether `version` is in use again, states kept where they can be. If not, it has to come from its file."""
-        for lossy in (False, True):
-            loaded = [each.version for each in self._reload.reloader.versions(module)]
-            if loaded[-1] == version:
-                return True
-            if loaded[-2:-1] != [version]:
-                return False
-            try:
-                await self._reload.roll_back(module, lossy=lossy)
-            except ChimeraError as error:
-                _log.warning("%s cannot go back to version %d: %s", module, version, error)
-            else:
-                return True
-        return False
 
     def _give_files_back(self, proposal: Proposal) -> None:
         """By what they hold: of a process that was killed, nobody knows how far it came."""
@@ -114,16 +97,6 @@ class Mending:
     def _file_of(self, module: str) -> Path:
         package = self._workspace / module.replace(".", "/") / "__init__.py"
         return package if package.is_file() else package.parent.with_suffix(".py")
-
-    def _is_loaded(self, module: str) -> bool:
-        """Whether it runs in this process; if not, its next import takes the new file. Raises MissionError."""
-        loaded = sys.modules.get(module)
-        if loaded is None:
-            return False
-        file = getattr(loaded, "__file__", None) or ""
-        if os.path.realpath(file) != os.path.realpath(self._file_of(module)):
-            raise MissionError(f"{module} runs here from {file or 'no file'}, not from {self._file_of(module)}")
-        return True
 
 
 def module_file(workspace: Path, module: str) -> str:

@@ -22,6 +22,7 @@ from chimera.healing.apply import apply, recover
 from chimera.reload.held import Held
 from chimera.reload.manager import HotReloadManager
 from chimera.system.heart import HeartSettings
+from chimera.system.loading import InProcess
 from chimera.system.mending import Mending
 from tests.conftest import ROOT
 from tests.unit.system.places import AFTER, ANSWER, BEFORE, Place, places, proposal
@@ -43,7 +44,8 @@ async def until(condition: Any) -> None:
 
 def mending(one: Place) -> Mending:
     one.home.mkdir(exist_ok=True)
-    return Mending(one.app, one.home, one.node.hot_reload)
+    assert isinstance(one.node.hot_reload, HotReloadManager)
+    return Mending(one.app, one.home, InProcess(one.node.hot_reload))
 
 
 def half(one: Place) -> float:
@@ -257,6 +259,7 @@ from chimera.core.clock import SystemClock
 from chimera.reload.manager import HotReloadManager
 from chimera.system.heart import HeartNode, HeartSettings
 from chimera.system.heart import HeartSettings
+from chimera.system.loading import InProcess
 from chimera.system.mending import Mending
 from chimera.system.proposals import Proposal
 
@@ -269,7 +272,7 @@ async def heal(folder):
     __import__(name)
     node = HeartNode(HeartSettings(workspace=app, hidden_tests=app, home=home, owners={}))
     home.mkdir()
-    node._mending = Mending(app, home, HotReloadManager(clock=SystemClock()))
+    node._mending = Mending(app, home, InProcess(HotReloadManager(clock=SystemClock())))
     assert await node._try(Proposal.model_validate_json(text))
 
 for number in range(1, 60):
@@ -313,7 +316,7 @@ async def test_killed_at_each_step_a_patch_is_kept_or_is_not_there(place: Any, t
         there = (app / f"{name}.py").read_text()
         home.mkdir(exist_ok=True)
         recover(app, log=home / "changes.db")
-        work = Mending(app, home, HotReloadManager(clock=SystemClock()))
+        work = Mending(app, home, InProcess(HotReloadManager(clock=SystemClock())))
         if (left := work.left()) is not None:
             await work.take_back(left)
         after = (app / f"{name}.py").read_text()

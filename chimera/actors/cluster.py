@@ -104,7 +104,7 @@ def _init(address: str, *, start: bool) -> bool:
         try:
             ray.init(address=address, **quiet)
             return False
-        except ConnectionError as error:
+        except (ConnectionError, ValueError) as error:
             if not start or address != "auto" or os.environ.get("RAY_ADDRESS"):
                 hint = "if it asks for a token, set RAY_AUTH_MODE=token here too"
                 raise NoCluster(f"no Ray cluster answers at {address!r}: {error}; {hint}") from error

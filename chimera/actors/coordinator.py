@@ -31,7 +31,7 @@ from chimera.core.errors import ChimeraError, InputError, Overloaded, StorageErr
 from chimera.core.events import Event, EventKind
 from chimera.core.types import TaskResult
 from chimera.reload.messages import Parcel, Reloaded, ReloadStatus
-from chimera.storage.journal import MAX_READ, Journal, open_journal
+from chimera.storage.journal import MAX_READ, Journal, MissionSummary, open_journal
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.placement import plan_cells
@@ -195,6 +195,11 @@ class Coordinator:
         if not events and not after and mission_id not in self._missions:
             raise InputError(f"no mission {mission_id!r} in this journal")
         return events
+
+    async def missions(self, limit: int, running: bool) -> list[MissionSummary]:
+        """This swarm's missions, the one that began last first."""
+        await self.start()
+        return [] if self._journal is None else await self._journal.missions(limit, swarm=self._swarm, running=running)
 
     async def cancel(self, mission_id: str, why: str = "cancelled by its user") -> TaskResult | None:
         """End a mission; its result is what there is by then. One that has ended stays as it is."""

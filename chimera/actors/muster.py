@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,7 @@ async def read_muster(journal: Journal, swarm: str) -> Muster:
 
 
 class SwarmStream:
-    """What a swarm writes of itself, after the event number `seq`. One at a time may write."""
+    """What a swarm writes of itself, after the event number `seq`. Who writes meanwhile waits for its turn."""
 
     def __init__(self, *, swarm: str, journal: Journal, scribe: Scribe, clock: Clock, seq: int) -> None:
         self._swarm = swarm
@@ -57,9 +58,14 @@ class SwarmStream:
         self._clock = clock
         self._seq = seq
         self._in_doubt = False
+        self._turn = asyncio.Lock()
 
     async def note(self, *facts: tuple[EventKind, dict[str, JsonValue]]) -> None:
         """Write an event for each fact, all or none. Raises StorageError."""
+        async with self._turn:
+            await self._write(facts)
+
+    async def _write(self, facts: Sequence[tuple[EventKind, dict[str, JsonValue]]]) -> None:
         if self._in_doubt:
             while stored := await self._journal.read(self._swarm, after=self._seq):
                 self._seq = stored[-1].seq

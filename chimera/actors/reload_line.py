@@ -99,6 +99,8 @@ class ReloadLine:
         self._asking: set[asyncio.Task[None]] = set()
         self._wake_at: float | None = None
         self._last_failure = ""
+        self._agents: dict[str, int] = {}
+        """How many of each actor run what is committed, as it said last."""
         self._worker = asyncio.create_task(self._work())
 
     def recover(self, past: Sequence[tuple[Record, Parcel | None, Parcel | None]]) -> None:
@@ -141,6 +143,7 @@ class ReloadLine:
             version=self.history[-1].number,
             digest=parcel.digest,
             actors=self._brain.actors - len(self._brain.behind),
+            agents=sum(self._agents.get(name, 0) for name in self._members),
             settled=settled,
             prepare_ms=round(1e3 * (decided - began), 3),
             commit_ms=round(1e3 * (time.monotonic() - decided), 3),
@@ -273,6 +276,7 @@ class ReloadLine:
             case Answer(kind="failed"):
                 self.tell(Failed(name, life, version, answer.reason))
             case Answer(kind="running"):
+                self._agents[name] = answer.agents
                 self.tell(Running(name, life, version))
             case Answer(kind="drained"):
                 self.tell(Drained(name, life, version))

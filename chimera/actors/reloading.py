@@ -7,8 +7,10 @@ agents come and go; a process that has just started asks for what is committed b
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,9 +20,12 @@ from functools import partial
 from typing import Any
 
 from chimera.actors import cluster
-from chimera.actors.residents import Change, Residents, home_of
+from chimera.actors.agent_state import home_of
+from chimera.actors.residents import Change, Residents, late
+from chimera.actors.threads import Threads
 from chimera.core.clock import SystemClock
 from chimera.core.errors import ChimeraError, ClusterError, ReloadError
+from chimera.reload.deadline import OutOfTime, said, time_limit
 from chimera.reload.messages import Abort, Answer, Commit, Drain, Parcel, Prepare, Request
 from chimera.reload.reloader import ModuleReloader, Prepared
 from chimera.reload.source import Source, read_source
@@ -40,6 +45,19 @@ DRAIN_S = 2.0
 LOOK_S = 0.01
 
 MAX_MODULES = 256
+
+GARBAGE_BYTES = 8 << 20
+"""Versions that were given up are cycles, which Python hardly ever looks for in a cell (`cluster.spawn`): after so much
+of them it is told to."""
+
+VERSION_BYTES = 1 << 18
+"""What a version takes besides its source, about."""
+
+IMPORT_S = 10.0
+"""How long the import of a module as it was deployed may take."""
+
+TRY_S = 28.0
+"""How long a version is tried before the answer is that it does not end. The coordinator waits for 30 s."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,8 @@ class Reloading:
         self._caught_up = False
         self._switches = 0
         self._turns: dict[str, asyncio.Lock] = {}
+        self._threads = Threads()
+        self._garbage_bytes = 0
 
     async def host(self, seat: Seat) -> None:
         """Take this agent in, in the version in use. Raises PolicyError."""
@@ -84,12 +104,16 @@ class Reloading:
 
     def _load(self, seat: Seat) -> Policy:
         """The source of its module is kept, while it is what the file says."""
+        known = set(sys.modules)
         policy = seat.load()
         module = home_of(policy)
-        if module not in self._deployed and module not in self._running and len(self._deployed) < MAX_MODULES:
-            with suppress(ReloadError):  # a built-in, or typed in: there is nothing to go back to
+        if module in self._running:
+            return late(seat, policy, self._reloader.module(module))
+        if module not in self._deployed and len(self._deployed) < MAX_MODULES:
+            with suppress(ReloadError, OSError):  # a built-in, or typed in: there is nothing to go back to
                 source = read_source(module)
-                self._deployed[module] = Parcel(source.code, source.path)
+                if module not in known or os.stat(source.path).st_mtime_ns < self.life:
+                    self._deployed[module] = Parcel(source.code, source.path)
         return policy
 
     async def catch_up(self) -> None:
@@ -147,13 +171,39 @@ class Reloading:
             if parcel is None:
                 raise ReloadError(f"version {version} of {module} came without its source")
             self._abort(module)
-            self._ready[module] = await asyncio.to_thread(self._tried, module, version, parcel)
+            trial = self._threads.run(
+                partial(self._tried, module, version, parcel), name=f"try {module}", limit_s=TRY_S
+            )
+            try:
+                await asyncio.wait((trial,), timeout=TRY_S)
+            finally:
+                if not trial.done():
+                    trial.add_done_callback(self._come_late)
+            if not trial.done():
+                raise ReloadError(
+                    f"it has been tried for {TRY_S:g} s and does not end: what waits outside of Python, as "
+                    "time.sleep() and locks do, cannot be stopped"
+                )
+            self._ready[module] = trial.result()
         return Answer("ready")
 
+    def _come_late(self, trial: asyncio.Future[_Ready]) -> None:
+        """Nobody waits for it any more."""
+        if not trial.cancelled() and trial.exception() is None:
+            self._reloader.abort(trial.result().prepared)
+
     def _tried(self, module: str, version: int, parcel: Parcel) -> _Ready:
-        """In a thread: a version's own code may take seconds."""
-        with suppress(Exception):  # what was deployed may be broken, or this module new
-            importlib.import_module(module)
+        """In a thread of its own: a version's code may take seconds, and raise what would end an event loop."""
+        try:
+            return self._try(module, version, parcel)
+        except (Exception, OutOfTime):
+            raise
+        except BaseException as error:
+            raise ReloadError(f"{module} raised {said(error)}") from error
+
+    def _try(self, module: str, version: int, parcel: Parcel) -> _Ready:
+        with suppress(Exception, SystemExit), time_limit(IMPORT_S, f"importing {module}"):
+            importlib.import_module(module)  # what was deployed may be broken, or this module new
         old = leaving = None
         if module in sys.modules:
             leaving = self._reloader.module(module)
@@ -176,8 +226,9 @@ class Reloading:
             await asyncio.to_thread(self._reloader.commit, ready.prepared)
             self._running[module] = version
             self._numbers[module] = ready.change.new.version
+            self._garbage_bytes += ready.prepared.version.source_bytes + VERSION_BYTES
             await self._at_home(partial(self._switch, ready.change))
-        return Answer("running")
+        return Answer("running", agents=self._residents.count(module))
 
     def _switch(self, change: Change) -> None:
         self._switches += 1
@@ -193,6 +244,9 @@ class Reloading:
             if time.monotonic() > until:
                 return Answer("busy")
             await asyncio.sleep(LOOK_S)
+        if self._garbage_bytes > GARBAGE_BYTES:
+            self._garbage_bytes = 0
+            await asyncio.to_thread(gc.collect)
         return Answer("drained")
 
     async def _at_home(self, work: Callable[[], None]) -> None:

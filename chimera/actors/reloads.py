@@ -30,6 +30,9 @@ MAX_MODULES = 256
 LOOK_S = 5.0
 """How long a cell may take to say which versions it runs; and how often it is seen whether there are unknown ones."""
 
+SOON_S = 0.5
+"""When it is seen for the first time."""
+
 KINDS = {EventKind.RELOAD_PROPOSED: "proposed", EventKind.RELOAD_COMMITTED: "committed"}
 
 Note = Callable[[tuple[EventKind, dict[str, JsonValue]]], Awaitable[None]]
@@ -225,8 +228,8 @@ class Reloads:
         await self._note((EventKind.RELOAD_COMMITTED, data))
 
     async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
+        for pause_s in itertools.chain((SOON_S,), itertools.repeat(LOOK_S)):
+            await asyncio.sleep(pause_s)
             if self._lines:
                 try:
                     await self.look()

@@ -3,42 +3,54 @@
 An agent is its policy's object. With a new version of the module that the object's class is of, it becomes an object of
 the new class with the same state: the very same, or what the module's `migrate(state, old_version)` makes of a copy.
 The first may happen while the agent is at work, since old and new code then share what they change; the second must
-wait until it is idle, or what it does meanwhile would be lost.
+wait until it is idle, or what it does meanwhile would be lost. So must an object with slots, which cannot be shared.
+Agents that are one object change together.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from chimera.actors.agent_state import can_share, check_class, check_places, copied, give, holder_of, home_of, state_of
 from chimera.core.errors import ReloadError
+from chimera.reload.deadline import OutOfTime, ends_us, said, time_limit
 from chimera.reload.held import migrated, moved_back
 from chimera.reload.versions import ModuleVersion
 from chimera.swarm.policy import Policy, Seat
 
 log = logging.getLogger(__name__)
 
-COPIES = 20
-"""How often the state of an agent at work is copied before it counts as never at rest."""
+TRIAL_S = 15.0
+"""What `migrate` has for a trial on all agents of a process together."""
+
+SWITCH_S = 10.0
+"""What it has for one of them when it is done in earnest."""
 
 
 @dataclass(slots=True, eq=False)
 class Resident:
-    """An agent that lives here. `busy` counts its attempts in hand; `due` are changes that wait until there are none,
-    and `later` is what waits for those."""
+    """An agent that lives here. `busy` counts its attempts in hand; `due` are changes that wait until there are none
+    of its `mates` either, which are the same object, and `later` is what waits for those."""
 
     seat: Seat
     policy: Policy
     busy: int = 0
     due: list[Change] = field(default_factory=list)
     later: list[Callable[[], None]] = field(default_factory=list)
-    left: dict[str, Any] | None = None
-    """The state in which it left the version before, if that was migrated."""
+    mates: list[Resident] = field(default_factory=list)
+    left: tuple[int, dict[str, Any]] | None = None
+    """The version that it left last with a migration, and the state that it had then."""
+
+    def is_of(self, module: str) -> bool:
+        """Whether its code, or what its policy is called by, is of that module."""
+        return home_of(self.policy) == module or (not self.seat.pickled and self.seat.policy.startswith(f"{module}:"))
 
 
 @dataclass(frozen=True)
@@ -74,13 +86,15 @@ class Change:
             return state
         if self.back_to is None:
             return _a_dict(migrated(self.coming, state, self.old), self.coming)
+        if self.lossy and self.converts:
+            return resident.left[1] if resident.left and resident.left[0] == self.new.version else None
         if self.lossy:
-            return resident.left if self.converts else state
+            return state
         return _a_dict(moved_back(self.leaving, state, self.back_to), self.leaving)
 
 
 class Residents:
-    """Agents by id. All of it is used in the cell's own event loop, but for `try_out`."""
+    """Agents by id. All of it is used in the cell's own event loop, but for `try_out` and the counts."""
 
     def __init__(self) -> None:
         self._all: dict[str, Resident] = {}
@@ -106,148 +120,203 @@ class Residents:
 
     def try_out(self, change: Change) -> None:
         """Whether every agent could change, tried on copies of their states. From any thread. Raises ReloadError."""
-        for resident in self._of(change.name):
-            state = _copied(resident)
-            for due in list(resident.due):
-                state = due.state_of(resident, state) if state is not None else None
-            _renewed(resident, change, state)
+        groups = self._groups(change)
+        what = f"migrate() of {change.name} over the states of {len(groups)} agents"
+        with time_limit(TRIAL_S, what) if change.converts else nullcontext():
+            for first, *_ in groups:
+                state = None
+                if change.converts or first.due:
+                    state = copied(first.policy, first.seat.agent_id)
+                    for due in list(first.due):
+                        state = due.state_of(first, state) if state is not None else None
+                _tried(first, change, state)
 
     def switch(self, change: Change) -> None:
         """Agents go over to the new version: at once, or those at work whose state is to be migrated, after it."""
-        made: dict[int, Policy] = {}
-        for resident in self._of(change.name):
-            if _is_of(resident, change):
-                continue  # it came when the version was in use already
-            if resident.busy and (change.converts or resident.due):
-                resident.due.append(change)
-            elif id(resident.policy) in made:
-                resident.policy = made[id(resident.policy)]
+        for group in self._groups(change):
+            if any(each.due for each in group) or (any(each.busy for each in group) and _waits(group[0], change)):
+                for each in group:
+                    each.due.append(change)
+                    each.mates = group
             else:
-                before = id(resident.policy)
-                self._change(resident, change)
-                made[before] = resident.policy
+                self._change(group, change)
 
     def ended(self, resident: Resident) -> None:
         """One of its attempts is over. If it was due to change, it changes now, and what waited for that begins."""
         resident.busy -= 1
-        if resident.due and not resident.busy:
-            changes, resident.due = resident.due, []
-            for change in changes:
-                self._change(resident, change)
-            _call(resident.later)
+        if not resident.due or any(mate.busy for mate in resident.mates):
+            return
+        group, changes = resident.mates, resident.due
+        for mate in group:
+            mate.due, mate.mates = [], []
+        for change in changes:
+            self._change(group, change)
+        for mate in group:
+            _call(mate.later)
 
     def due(self, module: str) -> int:
         """How many of its agents are still on an older version."""
-        return sum(bool(resident.due) for resident in self._of(module))
+        return sum(bool(resident.due) for resident in list(self._all.values()) if resident.is_of(module))
 
-    def _change(self, resident: Resident, change: Change) -> None:
-        state = _state(resident.policy)
+    def count(self, module: str) -> int:
+        return sum(resident.is_of(module) for resident in list(self._all.values()))
+
+    def _change(self, group: list[Resident], change: Change) -> None:
+        first, state = group[0], state_of(group[0].policy)
         try:
-            policy = _renewed(resident, change, state)
+            with time_limit(SWITCH_S, f"migrate() of {change.name}") if change.converts else nullcontext():
+                policy = _renewed(first, change, state)
         except ReloadError as error:
             # Everybody else runs the new version by now: it begins anew, as after a crash of its cell.
-            log.error("agent %s loses its state: %s", resident.seat.agent_id, error)
-            self.begun_anew += 1
-            policy = _anew(resident, change)
-        resident.left = state if change.converts and change.back_to is None else None
-        resident.policy = policy
+            log.error("agent %s loses its state: %s", first.seat.agent_id, error)
+            self.begun_anew += len(group)
+            policy = _anew(first, change)
+        for each in group:
+            if change.converts:
+                each.left = (change.old.version, state) if change.old and state and change.back_to is None else None
+            each.policy = policy
 
-    def _of(self, module: str) -> Iterator[Resident]:
-        return (resident for resident in list(self._all.values()) if home_of(resident.policy) == module)
+    def _groups(self, change: Change) -> list[list[Resident]]:
+        """Those that are to change; agents that are one object are together. They came with the new version already
+        where they are of it."""
+        groups: dict[tuple[int, str], list[Resident]] = {}
+        for resident in list(self._all.values()):
+            if resident.is_of(change.name) and not _is_of(resident, change):
+                key = (id(holder_of(resident.policy) or resident.policy), _path(resident, change))
+                groups.setdefault(key, []).append(resident)
+        return list(groups.values())
 
 
-def home_of(policy: Policy) -> str:
-    """The module whose code a policy is."""
-    return str(getattr(policy if inspect.isroutine(policy) else type(policy), "__module__", ""))
+def late(seat: Seat, policy: Policy, module: ModuleType) -> Policy:
+    """`policy`, just made, as its own `module` has it in the version in use.
+
+    A module that was loaded before and has `from module import Policy` still gives the class of an older version.
+    """
+    target = _at(module, _qualname(policy))
+    if target is None or target is policy or target is type(policy):
+        return policy
+    made: Any = policy
+    if inspect.isroutine(policy) and holder_of(policy) is None:
+        made = target
+    elif inspect.isclass(target) and _is_class(seat):
+        made = target(**seat.options)
+    return made  # type: ignore[no-any-return]
+
+
+def _tried(resident: Resident, change: Change, state: dict[str, Any] | None) -> None:
+    """`_renewed`, but for an object: whatever it does when it goes would be done with the state in use."""
+    target, agent = _found(resident, change), resident.seat.agent_id
+    if inspect.isclass(target):
+        check_class(type(holder_of(resident.policy)), agent)
+        check_class(target, agent)
+    kept = change.state_of(resident, state) if state is not None else None
+    if not change.converts and not resident.due:
+        kept = state_of(resident.policy)  # which is not changed, and so needs no copy
+    if kept is not None and inspect.isclass(target):
+        check_places(target, kept)
+    begins_anew = holder_of(resident.policy) is None or (state is not None and kept is None)
+    if begins_anew and inspect.isclass(target):
+        _safely(resident, change, lambda: target(**resident.seat.options))
 
 
 def _renewed(resident: Resident, change: Change, state: dict[str, Any] | None) -> Policy:
     """The agent's policy in the new version, with that state. Raises ReloadError, whatever went wrong."""
-    target = _found(resident, change)
-    try:
-        if not inspect.isclass(target):
-            if state is not None and _state(target) is not None:
-                _give(target, change.state_of(resident, state))
-            unchanging: Policy = target
-            return unchanging
+
+    def make() -> Any:
+        target = _found(resident, change)
         kept = change.state_of(resident, state) if state is not None else None
-        if kept is None:
-            return _made(target, resident)
-        made: Any = target.__new__(target)
-        _give(made, kept)
-        same: Policy = made
-        return same
-    except ReloadError:
+        if inspect.isclass(target):
+            if kept is None:
+                return target(**resident.seat.options)
+            made = object.__new__(target)
+            give(made, kept, state)
+            return made
+        if kept is not None and (holder := holder_of(target)) is not None:
+            give(holder, kept, state)
+        return target
+
+    policy: Policy = _safely(resident, change, make)
+    return policy
+
+
+def _safely(resident: Resident, change: Change, make: Callable[[], Any]) -> Any:
+    """Raises ReloadError for whatever else code of the new version raises."""
+    try:
+        return make()
+    except (ReloadError, OutOfTime):
         raise
-    except Exception as error:
-        what = f"{change.name}.{getattr(target, '__qualname__', '?')}"
-        raise ReloadError(f"{what} cannot be made for agent {resident.seat.agent_id}: {error!r:.300}") from error
+    except BaseException as error:
+        if ends_us(error):
+            raise
+        what = f"{change.name}.{_path(resident, change)}"
+        raise ReloadError(f"{what} cannot be made for agent {resident.seat.agent_id}: {said(error)}") from error
 
 
 def _anew(resident: Resident, change: Change) -> Policy:
     """One that cannot even be made anew stays what it was."""
-    try:
+
+    def make() -> Any:
         target = _found(resident, change)
-        policy: Policy = _made(target, resident) if inspect.isclass(target) else target
+        return target(**resident.seat.options) if inspect.isclass(target) else target
+
+    try:
+        policy: Policy = _safely(resident, change, make)
         return policy
-    except Exception:
+    except ReloadError:
         log.exception("agent %s stays with the version before", resident.seat.agent_id)
         return resident.policy
 
 
-def _made(target: Any, resident: Resident) -> Policy:
-    policy: Policy = target(**resident.seat.options)
-    return policy
+def _waits(resident: Resident, change: Change) -> bool:
+    """Whether what it does on its old state is lost to the new one."""
+    if (holder := holder_of(resident.policy)) is None:
+        return False
+    target = _at(change.coming, _path(resident, change))
+    return change.converts or not can_share(type(holder), target if inspect.isclass(target) else type(target))
 
 
 def _is_of(resident: Resident, change: Change) -> bool:
-    kind = resident.policy if inspect.isroutine(resident.policy) else type(resident.policy)
-    found: Any = change.coming
-    for part in str(getattr(kind, "__qualname__", "")).split("."):
-        found = getattr(found, part, None)
-    return found is kind
+    target = _at(change.coming, _path(resident, change))
+    return target is not None and (target is resident.policy or target is type(resident.policy))
+
+
+def _path(resident: Resident, change: Change) -> str:
+    """What the agent's policy is called in its module."""
+    module, _, path = resident.seat.policy.partition(":")
+    if not resident.seat.pickled and module == change.name:
+        return path
+    return _qualname(resident.policy)
+
+
+def _qualname(policy: Policy) -> str:
+    return str(policy.__qualname__ if inspect.isroutine(policy) else type(policy).__qualname__)
 
 
 def _found(resident: Resident, change: Change) -> Any:
-    """What the agent's policy is called in the new version. Raises ReloadError where it is not there any more."""
-    seat, policy = resident.seat, resident.policy
+    """The agent's policy, or its class, in the new version. Raises ReloadError where it is not there any more."""
+    path, agent = _path(resident, change), resident.seat.agent_id
+    target = _at(change.coming, path)
+    bound = resident.seat.pickled and inspect.isroutine(resident.policy) and holder_of(resident.policy) is not None
+    if callable(target) and not bound:
+        return target
+    if bound or "<" in path:
+        raise ReloadError(
+            f"agent {agent} is {path} of {change.name}, which has no name to find it by in a new version: give such a "
+            "policy as 'package.module:name', or end that agent"
+        )
+    raise ReloadError(f"{change.name} has no {path}, which agent {agent} is: keep it, or end that agent")
+
+
+def _is_class(seat: Seat) -> bool:
     module, _, path = seat.policy.partition(":")
-    if seat.pickled or module != change.name:
-        path = policy.__qualname__ if inspect.isroutine(policy) else type(policy).__qualname__
-    target: Any = change.coming
+    return not seat.pickled and inspect.isclass(_at(sys.modules.get(module), path))
+
+
+def _at(module: ModuleType | None, path: str) -> Any:
+    found: Any = module
     for part in path.split("."):
-        target = getattr(target, part, None)
-    if not callable(target):
-        raise ReloadError(f"{change.name} has no {path}, which agent {seat.agent_id} is: keep it, or end that agent")
-    return target
-
-
-def _state(policy: Policy) -> dict[str, Any] | None:
-    """None for what keeps none of its own: a function, an object of slots."""
-    if inspect.isroutine(policy):
-        return None
-    found = getattr(policy, "__dict__", None)
-    return found if isinstance(found, dict) else None
-
-
-def _give(policy: Policy, state: dict[str, Any] | None) -> None:
-    if state is not None:
-        object.__setattr__(policy, "__dict__", state)
-
-
-def _copied(resident: Resident) -> dict[str, Any] | None:
-    """A deep copy of its state, which others may be changing meanwhile. Raises ReloadError."""
-    state = _state(resident.policy)
-    error: Exception | None = None
-    for _ in range(COPIES):
-        try:
-            return copy.deepcopy(state)
-        except RuntimeError as changed:
-            error = changed
-        except Exception as failed:
-            error = failed
-            break
-    raise ReloadError(f"the state of agent {resident.seat.agent_id} cannot be copied: {error!r:.300}") from error
+        found = getattr(found, part, None)
+    return found
 
 
 def _a_dict(state: Any, module: ModuleType) -> dict[str, Any]:

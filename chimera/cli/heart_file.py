@@ -62,9 +62,11 @@ def read_heart_file(path: Path | None, given: Mapping[str, Any]) -> HeartFile:
         fields = {**document, **given}
         file = HeartFile.model_validate_json(json.dumps(fields, allow_nan=False))
     except ValidationError as error:
-        raise InputError(f"{_named(path)}{explain(error)}") from None
+        lacks = path is None and any(details["type"] == "missing" for details in error.errors())
+        hint = "; name a file that holds them with --config, or give each as an option" if lacks else ""
+        raise InputError(f"{_named(path)}{explain(error)}{hint}") from None
     except InputError as error:
-        raise InputError(f"{_named(path)}{error}") from None
+        raise InputError(f"{_named(path)}{str(error).removeprefix(f'{path} ')}") from None
     except (ValueError, TypeError, RecursionError) as error:  # a date, nan, nested without end
         raise InputError(f"{_named(path)}no plain data: {error}") from None
     found: dict[str, Any] = {name: folder / getattr(file, name).expanduser() for name in PATHS}
@@ -83,7 +85,10 @@ def _document(path: Path) -> object:
         raise InputError("the settings of a node end in .toml, .yaml, .yml or .json")
     text = read_text(path, MAX_FILE_BYTES)
     if suffix == ".toml":
-        return tomllib.loads(text)
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"not TOML: {error}") from None
     return parse_json(text) if suffix == ".json" else _yaml(text)
 
 

@@ -6,8 +6,10 @@ The node alone applies patches, in its own process. An answer that is given whil
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from string import hexdigits
 from typing import Literal
 
 from chimera.cli import render
@@ -22,6 +24,9 @@ DONE = 0
 
 EVERY_S = 0.5
 """Between two looks for answers."""
+
+MIN_CHARS, MAX_CHARS = 4, 32
+"""Of an id, that are to be given."""
 
 Answer = Literal["agree", "refuse"]
 
@@ -48,8 +53,7 @@ async def _list(home: Path | None, as_json: bool) -> int:
 async def _answer(home: Path | None, patch: str, answer: Answer) -> int:
     folder = _folder(home)
     asked = Asked(folder / "reviews")
-    found = [patch_id for patch_id in asked.ids() if patch_id.startswith(patch)]
-    proposal = asked.read(found[0] if len(found) == 1 else patch)  # which says what is wrong with any other
+    proposal = asked.read(the_one(patch, asked.ids()))
     answers = folder / "answers"
     try:
         answers.mkdir(exist_ok=True)
@@ -58,6 +62,22 @@ async def _answer(home: Path | None, patch: str, answer: Answer) -> int:
         raise InputError(f"{answers} cannot be written: {error.strerror}") from None
     render.note(f"{answer}: {proposal.patch.summary}; the node in {folder} heeds it at once, or when it runs again")
     return DONE
+
+
+def the_one(beginning: str, ids: Sequence[str]) -> str:
+    """The id that begins so, of those that wait. Raises InputError unless it is one, and so much is given that it is
+    meant: an empty variable of a shell must agree to nothing."""
+    if not MIN_CHARS <= len(beginning) <= MAX_CHARS or set(beginning.lower()) - set(hexdigits):
+        raise InputError(
+            f"{beginning!a:.100} is no id of a patch: give at least {MIN_CHARS} of its 32 hex digits, as "
+            "`chimera heart reviews` shows them"
+        )
+    found = [patch_id for patch_id in ids if patch_id.startswith(beginning.lower())]
+    if len(found) > 1:
+        raise InputError(f"{len(found)} patches begin with {beginning}: {', '.join(found)}; give more of the id")
+    if not found:
+        raise InputError(f"no patch whose id begins with {beginning} waits: {', '.join(ids) or 'none does'}")
+    return found[0]
 
 
 def _folder(home: Path | None) -> Path:

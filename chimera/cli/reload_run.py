@@ -99,10 +99,13 @@ def file_of(module: str, given: Path | None = None) -> Path:
     found = find_file(module)
     if given is not None and found is not None and found.name == "__init__.py" and given.resolve() != found.resolve():
         raise InputError(f"{module} is a package, whose modules are looked for beside its file: change {found} itself")
+    if module.endswith(".py"):
+        raise InputError(f"{module!a:.100} is a file: name the module instead, as `import` does, such as shop.till")
     try:
         return Path(read_source(module, given or found).path)
     except ReloadError as error:
-        hint = "" if given else f" with --source FILE, or go where it is imported from (this is {os.getcwd()})"
+        lost = given is None and found is None and all(map(str.isidentifier, module.split(".")))
+        hint = f" with --source FILE, or go where it is imported from (this is {os.getcwd()})" if lost else ""
         raise InputError(f"{error}{hint}") from error
 
 
@@ -122,17 +125,21 @@ def _tell(done: Reloaded, ms: float, *, as_json: bool, of: str = "", **more: Any
     if as_json:
         render.line(render.to_line(done.model_dump(mode="json") | more))
         return
-    parts = f"  version {done.version} in {_cells(done.actors)}"
+    parts = f"  version {done.version} in {_many(done.actors, 'cell')}"
+    if done.agents is not None:
+        parts += f", {_many(done.agents, 'agent')}"
     if not done.changed:
         render.say((done.module, "green"), parts, ("  (it was in use already)", "dim"))
         return
     render.say((done.module, "green"), parts, (f"  ({ms:.1f} ms{of})", "dim"))
+    if done.agents == 0:
+        render.note(f"no agent's policy is of {done.module}: what others have taken from it by `from` stays as it was")
     if not done.settled:
         render.note("some cells have still to take it up: they are told until they have; --status counts them")
 
 
-def _cells(count: int) -> str:
-    return f"{count:,} cell" + ("" if count == 1 else "s")
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _show(status: ReloadStatus, module: str | None, *, as_json: bool) -> int:

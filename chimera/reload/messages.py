@@ -160,10 +160,12 @@ Request = Prepare | Commit | Abort | Drain
 
 
 class Answer(NamedTuple):
-    """What it says. `stranger`: the request is for another process than the one that got it."""
+    """What it says. `stranger`: the request is for another process than the one that got it. `agents` are those that
+    are of the version that it runs now."""
 
     kind: Literal["ready", "failed", "running", "drained", "busy", "aborted", "stranger"]
     reason: str = ""
+    agents: int = 0
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,8 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Reloaded(Frozen):
-    """A module's new version, in use on `actors` of them. Version 1 is the one that was deployed.
+    """A module's new version, in use on `actors` of them. Version 1 is the one that was deployed. The policies of
+    `agents` there are of this module (null if nothing changed); others keep what they took from it.
 
     `changed` is false if it was in use already. `settled` is false while some of them have still to take it up: they
     are told until they have. `prepare_ms` went by until all had tried it, `commit_ms` until all ran it.
@@ -198,6 +201,7 @@ class Reloaded(Frozen):
     version: Annotated[int, Field(ge=1)]
     digest: str
     actors: Count
+    agents: Count | None = None
     changed: bool = True
     settled: bool = True
     prepare_ms: float = 0.0

@@ -172,8 +172,8 @@ MIGRATES = "\ndef migrate(state, old):\n    return dict(state)\n"
 
 @pytest.mark.parametrize("more", ["", MIGRATES], ids=["shared", "migrated"])
 async def test_what_an_agent_does_while_its_code_is_changed_is_not_lost(swarm: Swarm, more: str) -> None:
-    at_work = asyncio.create_task(swarm.ask(s=0.3))
-    await asyncio.sleep(0.1)
+    at_work = asyncio.create_task(swarm.ask(s=1.5))
+    await asyncio.sleep(0.2)
     for version in (2, 3):
         assert (await swarm.reload(version, more)).settled
     assert not at_work.done(), "a reload waits for nobody's work"
@@ -190,7 +190,7 @@ async def test_an_attempt_for_an_agent_that_is_about_to_change_waits_for_it(home
     first, second = (Attempt(f"m/t/0/{n}", "m", "t", 0, n, "r", 5.0, work) for n in (1, 2))
     await cell.run([("a", first)])
     new = source(2, MIGRATES)
-    assert await cell.reload(life, MODULE, Commit("c", 1, new.digest), new) == Answer("running")
+    assert await cell.reload(life, MODULE, Commit("c", 1, new.digest), new) == Answer("running", agents=1)
     await cell.run([("a", second)])
     reports: list[Report] = []
     async with asyncio.timeout(20.0):

@@ -25,6 +25,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.soak  # the test below shows the same with a swarm at work
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_nodes_come_and_go_with_cells_and_with_requests(scaled_head: ScaledHead) -> None:

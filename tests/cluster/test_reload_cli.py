@@ -136,7 +136,7 @@ async def test_code_is_loaded_and_rolled_back_while_agents_keep_their_state(shel
     shell.write(source(2))
     done = await shell.chimera("reload", MODULE)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{MODULE}  version 2 in 3 cells  (") and done.stdout.endswith(" ms)\n")
+    assert done.stdout.startswith(f"{MODULE}  version 2 in 3 cells, ") and done.stdout.endswith(" ms)\n")
     assert await shell.answers() == versions(2, 2, calls=2)
 
     other = shell.folder / "elsewhere.py"

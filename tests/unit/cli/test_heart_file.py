@@ -76,7 +76,7 @@ def test_a_source_that_is_a_file_is_looked_for_beside_the_settings(tmp_path: Pat
     ("name", "text", "says"),
     [
         ("a.ini", "", "end in .toml"),
-        ("a.toml", "source = ", "no plain data"),
+        ("a.toml", "source = ", "a.toml: not TOML: Invalid value"),
         ("a.toml", TOML + "wrokspace = 1\n", "wrokspace"),
         ("a.toml", TOML.replace("attempts = 2", "attempts = 0"), "deciding.attempts"),
         ("a.toml", TOML.replace("2.5", "nan"), "no plain data"),
@@ -97,6 +97,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, name: str, text: str, says: str)
     assert name in str(caught.value)
 
 
+def test_what_is_missing_without_a_file_can_be_given_in_one() -> None:
+    with pytest.raises(InputError, match=r"workspace: field required.*with --config, or give each as an option"):
+        read_heart_file(None, {"source": "-"})
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.toml cannot be read"):
+    with pytest.raises(InputError, match=r"none\.toml: cannot be read"):
         read_heart_file(tmp_path / "none.toml", {})

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from chimera.cli import render
 from chimera.cli.main import app
-from chimera.cli.reload_run import DONE, Request, Saves, _show, file_of, find_file
+from chimera.cli.reload_run import DONE, Request, Saves, _show, _tell, file_of, find_file
 from chimera.core.clock import ManualClock
 from chimera.core.errors import ClusterError, InputError, ReloadError, StorageError
 from chimera.reload.messages import ModuleStatus, Reloaded, ReloadStatus
@@ -52,7 +52,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("--watch", "nowhere"), "nowhere is no folder"),
         (("--watch", "till.py"), "till.py is no folder"),
         (("nothing.there",), "nothing.there has no source file"),
-        (("till/er",), "is no module name"),
+        (("till/er",), "is no module name: give it with dots, as in `import package.module`"),
+        (("shop/price.py",), "is a file: name the module instead"),
         (("sys",), "it has no versions"),
         (("till", "--source", "gone.py"), "gone.py cannot be read"),
         (("till", "--source", "shop"), "has no source file"),
@@ -176,6 +177,24 @@ def test_several_saved_at_once_are_loaded_in_order_of_name(here: Path, capsys: p
     lines = told(capsys)
     assert [line["module"] for line in lines] == sorted(files)
     assert lines[0]["digest"] == hashlib.sha256(RUN.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("agents", "said", "noted"),
+    [
+        (None, "till  version 2 in 1 cell  (3.0 ms)", ""),
+        (1_200, "till  version 2 in 1 cell, 1,200 agents  (3.0 ms)", ""),
+        (0, "till  version 2 in 1 cell, 0 agents  (3.0 ms)", "no agent's policy is of till"),
+    ],
+)
+def test_it_is_said_how_many_agents_a_reload_reached(
+    agents: int | None, said: str, noted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with render.results_only():
+        _tell(Reloaded(module="till", version=2, digest="", actors=1, agents=agents), 3.0, as_json=False)
+    captured = capsys.readouterr()
+    assert captured.out == f"{said}\n"
+    assert captured.err.startswith(noted) and bool(captured.err) == bool(noted)
 
 
 def test_a_failure_is_told_and_the_watch_goes_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

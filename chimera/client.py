@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from chimera.core.types import AgentSpec, Budget, MissionState, Task, TaskResult
 from chimera.llm.models import open_model
 from chimera.reload.messages import Parcel, Reloaded, ReloadStatus
 from chimera.reload.source import read_source
+from chimera.storage.journal import MissionSummary
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
 from chimera.swarm.intent import IntentCompiler
@@ -26,6 +28,7 @@ from chimera.swarm.status import SwarmStatus
 from chimera.system.champions import resolve_model
 
 if TYPE_CHECKING:
+    from chimera.http_client.swarm import RemoteSwarm
     from chimera.system.wiring import RunningSwarm
 
 POLL_S = 30.0
@@ -36,10 +39,19 @@ class SwarmCoordinator:
 
     `max_agents` bounds the swarm; `address` is as in `Settings.address` and overrides it. Errors: ClusterError when
     Ray cannot be reached, InputError (and its children) for what the caller has to change, Overloaded at a limit.
+
+    An `address` that is a URL, as `chimera serve` prints it, is a node's: its swarm is used over HTTP, with `token`
+    (default: CHIMERA_TOKEN), and goes on afterwards. There a mission is one task, policies are named and bounds are
+    the node's own; what else is not there raises NotBuilt.
     """
 
     def __init__(
-        self, *, max_agents: int | None = None, address: str | None = None, settings: Settings | None = None
+        self,
+        *,
+        max_agents: int | None = None,
+        address: str | None = None,
+        settings: Settings | None = None,
+        token: str | None = None,
     ) -> None:
         changes: dict[str, Any] = {}
         if max_agents is not None:
@@ -47,21 +59,29 @@ class SwarmCoordinator:
         if address is not None:
             changes["address"] = address
         self.settings = Settings(**{**(settings or Settings()).model_dump(), **changes})
-        self._swarm: RunningSwarm | None = None
+        self._token = token
+        self._swarm: RunningSwarm | RemoteSwarm | None = None
         self._attached_to: str | None = None
         self._attaches = False
 
     @classmethod
-    def attach(cls, name: str | None = None, settings: Settings | None = None) -> Self:
+    def attach(cls, name: str | None = None, settings: Settings | None = None, *, token: str | None = None) -> Self:
         """A client of a swarm that runs already: the one of this name, or the only one. Leaving ends nothing.
 
         Raises, on entering, NoCluster where no Ray runs, and InputError where there is no such swarm.
         """
-        client = cls(settings=settings)
+        client = cls(settings=settings, token=token)
         client._attached_to, client._attaches = name, True
         return client
 
     async def __aenter__(self) -> Self:
+        if self.settings.address.startswith(("http://", "https://")):
+            from chimera.http_client.swarm import RemoteSwarm
+
+            token = self._token or os.environ.get("CHIMERA_TOKEN")
+            self._swarm = await RemoteSwarm.reach(self.settings.address, token, self._attached_to)
+            return self
+
         from chimera.system.wiring import attach_swarm, start_swarm  # Ray takes most of a second to import
 
         if self._attaches:
@@ -104,10 +124,13 @@ class SwarmCoordinator:
         """Run one task and wait for its result. Tasks that are submitted together travel together."""
         return await self.result(await self.start_task(task, budget=budget))
 
-    async def start_task(self, task: Task, *, budget: Budget | None = None) -> str:
-        """Start one task and return its mission's id at once, for `events`, `result` and `cancel`."""
+    async def start_task(self, task: Task, *, budget: Budget | None = None, mission_id: str = "") -> str:
+        """Start one task and return its mission's id at once, for `events`, `result` and `cancel`.
+
+        A `mission_id` of your own, such as a caller's, must be new; one that is here already is not started again.
+        """
         graph = TaskGraph(nodes=(TaskNode(id="task", task=task),), output="task")
-        return await self._running.submit(graph, task.deadline_s, budget)
+        return await self._running.submit(graph, task.deadline_s, budget, mission_id)
 
     async def run(self, mission: Mission | Mapping[str, Any] | str | Path) -> TaskResult:
         """Run a mission and wait for its result: a Mission, a mapping, the path of a YAML or JSON file, or a sentence.
@@ -129,7 +152,7 @@ class SwarmCoordinator:
 
     async def result(self, mission_id: str) -> TaskResult:
         """Wait for a mission's result. Raises the mission's own InputError when its input was at fault."""
-        return _raise_if_bad_input(await self._running.result(mission_id))
+        return raise_if_bad_input(await self._running.result(mission_id))
 
     async def cancel(self, mission_id: str) -> TaskResult:
         """End a mission and return what there is by then; one that has ended stays as it is."""
@@ -142,6 +165,21 @@ class SwarmCoordinator:
         The agents that it needs must be here, and its deadline begins anew. Raises InputError for an unknown mission.
         """
         await self._running.call("resume", mission_id)
+
+    async def missions(self, limit: int = 100, *, running: bool = False) -> list[MissionSummary]:
+        """This swarm's missions, the one that began last first."""
+        summaries: list[MissionSummary] = await self._running.call("missions", limit, running)
+        return summaries
+
+    async def look_up(self, mission_id: str, wait_s: float = 0.0) -> TaskResult | None:
+        """A mission's result; None if it is still running after `wait_s` (at most 30). InputError: there is none."""
+        result: TaskResult | None = await self._running.call("result", mission_id, wait_s)
+        return result
+
+    async def read_events(self, mission_id: str, after: int = 0, wait_s: float = 0.0) -> list[Event]:
+        """Events with `seq > after`, at most 100, waiting up to `wait_s` (at most 30) for the first."""
+        events: list[Event] = await self._running.call("events", mission_id, after, wait_s)
+        return events
 
     async def events(self, mission_id: str) -> AsyncIterator[Event]:
         """A mission's events from its first to its last, as they happen."""
@@ -187,13 +225,14 @@ class SwarmCoordinator:
         return status
 
     @property
-    def _running(self) -> RunningSwarm:
+    def _running(self) -> RunningSwarm | RemoteSwarm:
         if self._swarm is None:
             raise SwarmError("the swarm is not running: use `async with SwarmCoordinator() as swarm`")
         return self._swarm
 
 
-def _raise_if_bad_input(result: TaskResult) -> TaskResult:
+def raise_if_bad_input(result: TaskResult) -> TaskResult:
+    """The result, unless its mission failed by its input: then that error, as it was raised."""
     if result.state is MissionState.FAILED and result.error:
         kinds = {cls.__name__: cls for cls in _children(InputError)}
         if kind := kinds.get(result.error["kind"]):

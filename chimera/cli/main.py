@@ -9,9 +9,13 @@ from typing import Annotated
 import typer
 
 from chimera.cli.arena.main import app as arena
+from chimera.cli.audit import audit
 from chimera.cli.heal import heal
 from chimera.cli.heart import heart
 from chimera.cli.reload import reload
+from chimera.cli.security import security
+from chimera.cli.serve import serve
+from chimera.cli.users import keys, users
 from chimera.cli.watch.main import anomaly, watch
 from chimera.core.types import Consensus
 
@@ -30,11 +34,16 @@ missions = typer.Typer(name="missions", help="List, show, resume and cancel miss
 app.add_typer(arena, name="arena")
 app.add_typer(bench)
 app.add_typer(missions)
+app.add_typer(audit)
 app.add_typer(heal)
 app.add_typer(heart)
 app.add_typer(anomaly)
+app.add_typer(security)
 app.command()(watch)
 app.command()(reload)
+app.command()(serve)
+app.add_typer(users)
+app.add_typer(keys)
 
 Address = Annotated[str | None, typer.Option(help="auto, local, HOST:PORT or ray://HOST:PORT (default auto).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")]

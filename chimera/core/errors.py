@@ -271,3 +271,37 @@ class RateLimited(SecurityError):
         super().__init__(message)
         self.args = (message, retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class NotThere(InputError):
+    """Nothing of that name is here, or it is somebody else's."""
+
+
+class NotBuilt(ChimeraError):
+    """This is planned, and not there yet."""
+
+
+class TokenReused(Unauthenticated):
+    """A refresh token came a second time: one of the two was a copy, so the session of `subject` was revoked."""
+
+    def __init__(self, message: str, subject: str) -> None:
+        super().__init__(message)
+        self.args = (message, subject)
+        self.subject = subject
+
+
+class OutputBlocked(SecurityError):
+    """A text may not go out as it is. `findings` say why and where, and never repeat what must not be seen."""
+
+    def __init__(self, message: str, findings: tuple[object, ...] = ()) -> None:
+        super().__init__(message)
+        self.args = (message, findings)
+        self.findings = findings
+
+
+class AuditError(SecurityError):
+    """The audit log cannot be written or read. What cannot be written down must not be done."""
+
+
+class AuditBusy(AuditError):
+    """Another process writes this audit log. There is one writer."""

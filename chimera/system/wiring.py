@@ -69,9 +69,11 @@ class RunningSwarm:
             except Exception as error:
                 raise cluster.unwrap(error) from None
 
-    async def submit(self, graph: TaskGraph, deadline_s: float, budget: Budget | None = None) -> str:
+    async def submit(
+        self, graph: TaskGraph, deadline_s: float, budget: Budget | None = None, mission_id: str = ""
+    ) -> str:
         """Start a mission and return its id. What is submitted at the same time travels together."""
-        mission_id = f"mission-{secrets.token_hex(6)}"
+        mission_id = mission_id or f"mission-{secrets.token_hex(6)}"
         submission = Submission.of(mission_id, graph, deadline_s, budget or NO_LIMIT)
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outgoing.append((submission, accepted))

@@ -55,12 +55,28 @@ CHIMERA_ELSEWHERE = (
     "heart agree",
     "heart refuse",
     "reload",
+    "security evaluate",
+    "audit verify",
+    "audit tail",
+    "audit query",
+    "serve",
+    "users add",
+    "users list",
+    "users role",
+    "users disable",
+    "users reset",
+    "keys create",
+    "keys list",
+    "keys revoke",
 )
 """These need a swarm, a mission, a model or a server: the tests of ELSEWHERE run them."""
 
 ELSEWHERE = (
-    *(f"acceptance/test_{name}.py" for name in ("missions", "watch", "heal", "heal_run", "heart")),
+    *(f"acceptance/test_{name}.py" for name in ("missions", "watch", "heal", "heal_run", "heart", "audit")),
+    "acceptance/test_security_evaluate.py",
     "cluster/test_reload_cli.py",
+    "cluster/test_serve.py",
+    "unit/cli/test_users.py",
 )
 
 CHIMERA = [line for line in commands() if line.startswith("chimera ") and not line[8:].startswith(CHIMERA_ELSEWHERE)]

@@ -24,14 +24,14 @@ def chimera(*words: str) -> Result:
     return CliRunner().invoke(app, words)
 
 
-def told(*words: str) -> list[dict[str, Any]]:
-    done = chimera(*words, "--json")
+def told(done: Result) -> list[dict[str, Any]]:
+    """The documents that a command printed which went well."""
     assert done.exit_code == 0, done.output
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_a_user_is_added_changed_shut_out_and_let_in(home: Path) -> None:
-    [made] = told("users", "add", "ada", "--role", "observer")
+    [made] = told(chimera("users", "add", "ada", "--role", "observer", "--json"))
     security = SecurityManager(home / "security")
     pair = asyncio.run(security.authenticate("ada", made["one_time_password"], new_password=PASSWORD))
     assert security.verify(pair.access_token).role is Role.OBSERVER
@@ -44,23 +44,25 @@ def test_a_user_is_added_changed_shut_out_and_let_in(home: Path) -> None:
     with pytest.raises(Unauthenticated):
         asyncio.run(security.authenticate("ada", PASSWORD))
     assert chimera("users", "disable", "ada", "--enable").exit_code == 0
-    [again] = told("users", "reset", "ada")
+    [again] = told(chimera("users", "reset", "ada", "--json"))
     with pytest.raises(Unauthenticated):
         asyncio.run(security.authenticate("ada", PASSWORD))
     assert asyncio.run(security.authenticate("ada", again["one_time_password"], new_password=PASSWORD + "8"))
-    [user] = told("users", "list")
+    [user] = told(chimera("users", "list", "--json"))
     assert (user["name"], user["role"], user["disabled"]) == ("ada", "operator", False)
     assert "password" not in "".join(user)
     security.close()
 
 
 def test_a_key_is_made_shown_once_and_revoked(home: Path) -> None:
-    told("users", "add", "ada")
-    [made] = told("keys", "create", "ada", "--scope", "swarm:task", "--rate-limit", "7", "--days", "1")
+    told(chimera("users", "add", "ada", "--json"))
+    [made] = told(
+        chimera("keys", "create", "ada", "--scope", "swarm:task", "--rate-limit", "7", "--days", "1", "--json")
+    )
     security = SecurityManager(home / "security")
     principal = security.verify(made["secret"])
     assert (principal.permissions, principal.rate_limit) == ({Permission.SWARM_TASK}, 7)
-    [listed] = told("keys", "list", "--user", "ada")
+    [listed] = told(chimera("keys", "list", "--user", "ada", "--json"))
     assert listed["id"] == made["id"] and made["secret"] not in json.dumps(listed)
     assert made["secret"][:30] not in chimera("keys", "list").output
     assert chimera("keys", "revoke", made["id"]).exit_code == 0
@@ -88,8 +90,8 @@ def test_bad_input_ends_with_2_and_one_line(words: tuple[str, ...]) -> None:
 
 
 def test_each_change_is_written_down_and_no_secret_is(home: Path) -> None:
-    [made] = told("users", "add", "ada")
-    [key] = told("keys", "create", "ada")
+    [made] = told(chimera("users", "add", "ada", "--json"))
+    [key] = told(chimera("keys", "create", "ada", "--json"))
     kept = b"".join(file.read_bytes() for file in home.rglob("*") if file.is_file())
     for secret in (made["one_time_password"], key["secret"], key["secret"][-20:]):
         assert secret.encode() not in kept

@@ -1,0 +1,79 @@
+// Which page is shown, and who looks at it. A page is `(root, argument) => end()`, where `end` stops what it began.
+
+import * as api from "./api.js";
+import { make } from "./dom.js";
+import { anomalies } from "./anomalies.js";
+import { audit, keys } from "./records.js";
+import { logIn } from "./login.js";
+import { mission, missions } from "./missions.js";
+import { swarm } from "./swarm.js";
+
+const PAGES = [
+  { path: "swarm", name: "Swarm", needs: "swarm:any", show: swarm },
+  { path: "missions", name: "Missions", needs: "swarm:read", show: missions, one: mission },
+  { path: "anomalies", name: "Anomalies", needs: "anomaly:detect", show: anomalies, one: anomalies },
+  { path: "keys", name: "API keys", needs: "keys:read", show: keys },
+  { path: "audit", name: "Audit", needs: "audit:read", show: audit },
+];
+
+let caller = null;
+let end = null;
+
+function menu(current) {
+  const mine = PAGES.filter((page) => caller?.permissions.includes(page.needs));
+  document.getElementById("menu").replaceChildren(
+    ...mine.map((page) => make("a", { href: `#/${page.path}`, "aria-current": page.path === current ? "page" : null }, page.name))
+  );
+  document.getElementById("who").replaceChildren(
+    ...(caller ? [`${caller.subject} (${caller.role}) `, make("button", { class: "plain", type: "button", onclick: leave }, "Log out")] : [])
+  );
+  return mine;
+}
+
+function leave() {
+  api.logOut();
+  caller = null;
+  location.hash = "#/";
+  show();
+}
+
+export function complain(error) {
+  const notice = document.getElementById("notice");
+  notice.textContent = error ? error.message : "";
+  notice.hidden = !error;
+  if (error?.status === 401) leave();
+}
+
+async function show() {
+  end?.();
+  end = null;
+  complain(null);
+  const root = document.getElementById("page");
+  root.replaceChildren();
+  if (!api.loggedIn()) {
+    menu(null);
+    logIn(root, show);
+    return;
+  }
+  try {
+    caller ??= await api.whoAmI();
+  } catch {
+    leave();
+    return;
+  }
+  const [path, argument] = location.hash.replace(/^#\//, "").split("/");
+  const mine = menu(path || null);
+  const page = mine.find((each) => each.path === path) ?? mine[0];
+  if (!page) {
+    root.append(make("p", {}, "You may use the API, and none of the console's pages."));
+    return;
+  }
+  menu(page.path);
+  document.title = `${page.name} · Chimera`;
+  const shown = argument && page.one ? page.one : page.show;
+  end = shown(root, { complain, caller, argument: argument && decodeURIComponent(argument) });
+  root.focus();
+}
+
+window.addEventListener("hashchange", show);
+show();

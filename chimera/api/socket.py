@@ -1,0 +1,332 @@
+"""The WebSocket: `{"type": "authenticate", "token": ...}` first, then requests, and what they ask for as it happens.
+
+A client that does not read is dropped, and never buffered without bound. A socket ends when its token does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import WebSocket
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from chimera.api import strict
+from chimera.api.bodies import Generate, ReloadModule, Secret, Spawn, Submit
+from chimera.api.bounds import too_deep
+from chimera.api.guard import address_of, admit, authenticate, services_of
+from chimera.api.problems import of, shown
+from chimera.api.routes import node, swarm
+from chimera.api.services import Services
+from chimera.api.streams import Open, events_of
+from chimera.core.errors import ChimeraError, Forbidden, InputError, Overloaded, RateLimited, Unauthenticated
+from chimera.core.types import Frozen
+from chimera.security.principal import Principal
+from chimera.security.roles import Permission
+
+RECHECK_S = 1.0
+"""A token that was revoked ends its socket within this time."""
+
+MAX_SUBSCRIPTIONS = 32
+
+MAX_UNDER_WAY = 32
+"""Requests of one socket, beside what it is subscribed to."""
+
+BAD_MESSAGE, NOT_AUTHENTICATED, ENDED, TOO_SLOW, TOO_MANY = 1007, 4401, 4403, 4408, 1013
+
+SLOW = "what was asked for is not read: subscribe again, from the last event's seq"
+
+
+class Authenticate(Frozen):
+    type: Literal["authenticate"]
+    token: Secret = Field(repr=False)
+
+
+class _Asked(Frozen):
+    id: str = Field(default="", max_length=64)
+
+
+class GenerateCode(_Asked, Generate):
+    type: Literal["generate_code"]
+
+
+class SpawnAgent(_Asked, Spawn):
+    type: Literal["spawn_agent"]
+
+
+class SubmitTask(_Asked, Submit):
+    type: Literal["submit_task"]
+
+
+class Reload(_Asked, ReloadModule):
+    type: Literal["reload_module"]
+
+
+class Subscribe(_Asked):
+    """A mission's events from `after` on."""
+
+    type: Literal["subscribe"]
+    mission_id: str = Field(min_length=1, max_length=128)
+    after: int = Field(default=0, ge=0)
+
+
+Asked = Annotated[GenerateCode | SpawnAgent | SubmitTask | Reload | Subscribe, Field(discriminator="type")]
+
+ASKED: TypeAdapter[Asked] = TypeAdapter(Asked)
+
+NEEDS = {
+    "generate_code": Permission.LLM_GENERATE,
+    "spawn_agent": Permission.SWARM_SPAWN,
+    "submit_task": Permission.SWARM_TASK,
+    "reload_module": Permission.RELOAD_MODULE,
+    "subscribe": Permission.SWARM_READ,
+}
+
+
+class Sockets:
+    """All that are open."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._open: set[asyncio.Task[Any]] = set()
+        self._known = Open(services.settings.max_sockets, services.settings.max_sockets_each)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @staticmethod
+    async def serve(socket: WebSocket) -> None:
+        sockets: Sockets = socket.app.state.sockets
+        await sockets._serve(socket)
+
+    async def close(self) -> None:
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _serve(self, socket: WebSocket) -> None:
+        services = services_of(socket)
+        if not _same_origin(socket, services.settings.origins):
+            services.note("-", "WS connect", "/ws", "refused", client=address_of(socket), why="origin")
+            await socket.close(ENDED, "this page may not use the API")
+            return
+        try:
+            if services.limiter is not None:
+                services.limiter.take(f"address:{address_of(socket)}")
+            if len(self._open) >= services.settings.max_sockets:
+                raise Overloaded("too many sockets are open: try again later", 5.0)
+        except (RateLimited, Overloaded) as error:
+            services.note("-", "WS connect", "/ws", "refused", client=address_of(socket), why="limit")
+            await socket.close(TOO_MANY, str(error)[:120])
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            await socket.accept()
+            await _Session(socket, services, self._known).run()
+        except WebSocketDisconnect:
+            return
+        finally:
+            self._open.discard(task)
+
+
+class _Session:
+    """One socket, from its first message to its end."""
+
+    def __init__(self, socket: WebSocket, services: Services, known: Open) -> None:
+        self._socket = socket
+        self._services = services
+        self._known = known
+        self._out: asyncio.Queue[str] = asyncio.Queue(services.settings.socket_queue)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscriptions = 0
+        self._end: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        login_s = self._services.settings.login_s
+        try:
+            async with asyncio.timeout(login_s):
+                first = Authenticate.model_validate(strict.loads(await self._receive()))
+            principal = authenticate(self._services, self._socket, first.token)
+        except (TimeoutError, ValidationError, ChimeraError):
+            why = f'the first message is {{"type": "authenticate", "token": ...}}, within {login_s:g} s'
+            self._services.note("-", "WS authenticate", "/ws", "refused", client=address_of(self._socket))
+            await self._close(NOT_AUTHENTICATED, why)
+            return
+        try:
+            leave = self._known.enter(f"{principal.kind}:{principal.subject}")
+        except (RateLimited, Overloaded) as error:
+            await self._close(TOO_MANY, str(error))
+            return
+        self._say({"type": "authenticated", "subject": principal.subject, "role": principal.role})
+        for part in (self._write(), self._read(principal), self._watch(first.token)):
+            self._later(part)
+        try:
+            code, why = await self._end
+        finally:
+            leave()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._close(code, why)
+
+    async def _receive(self) -> str:
+        """Raises InputError for what is too large, too deep or no text."""
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1000))
+        text = message.get("text")
+        if text is None:
+            raise InputError("messages are JSON text")
+        settings = self._services.settings
+        if len(text) > settings.max_body_bytes or too_deep(text.encode(errors="replace"), settings.max_depth):
+            raise InputError("the message is too large, or nested too deep")
+        return str(text)
+
+    async def _read(self, principal: Principal) -> None:
+        while True:
+            try:
+                text = await self._receive()
+            except InputError as error:
+                self._finish(BAD_MESSAGE, str(error))
+                return
+            except WebSocketDisconnect:
+                self._finish(1000, "")
+                return
+            try:
+                admit(self._services, principal)
+                asked = ASKED.validate_python(strict.loads(text))
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                where = ".".join(map(str, first["loc"]))
+                self._say({"type": "error", "id": "", "status": 422, "detail": shown(f"{where}: {first['msg']}"[:500])})
+            except RateLimited as error:
+                self._services.note(principal.subject, "WS", "/ws", "refused", key=principal.token_id, status=429)
+                self._fail("", error)
+                await asyncio.sleep(min(error.retry_after_s, 1.0))  # what it sends meanwhile waits on its side
+            except ChimeraError as error:
+                self._fail("", error)
+            else:
+                if len(self._tasks) - self._subscriptions < MAX_UNDER_WAY:
+                    self._later(self._answer(principal, asked))
+                else:
+                    self._fail(asked.id, Overloaded("too many requests of this socket are under way", 1.0))
+
+    async def _answer(self, principal: Principal, asked: Asked) -> None:
+        need = NEEDS[asked.type]
+        try:
+            self._services.security.check(principal, need, f"/ws {asked.type}")
+            told = await self._do(principal, asked)
+        except Exception as error:
+            self._note(principal, asked, "refused" if isinstance(error, Forbidden | Unauthenticated) else "failed")
+            self._fail(asked.id, error)
+            return
+        self._note(principal, asked, "done")
+        self._say({"type": f"{asked.type}_done", "id": asked.id, **told})
+
+    async def _do(self, principal: Principal, asked: Asked) -> dict[str, Any]:
+        here = self._services
+        match asked:
+            case GenerateCode():
+                return {"patch": await node.patch_for(here, asked)}
+            case SpawnAgent():
+                swarm.check_policy(here, asked.policy)
+                return {"agents": await here.swarm.spawn_agents([asked.spec()] * asked.count)}
+            case SubmitTask():
+                return {"mission_id": await swarm.start(here, principal, asked)}
+            case Reload():
+                node.check_signature(here, asked)
+                done = await here.swarm.reload(asked.module, asked.source)
+                return {"reloaded": done.model_dump(mode="json")}
+            case Subscribe():
+                await swarm.look_up(here, principal, asked.mission_id, 0.0)
+                if self._subscriptions >= MAX_SUBSCRIPTIONS:
+                    raise Overloaded(f"{MAX_SUBSCRIPTIONS} missions are followed by this socket already", 1.0)
+                self._subscriptions += 1
+                self._later(self._follow(asked))
+                return {"mission_id": asked.mission_id}
+
+    async def _follow(self, asked: Subscribe) -> None:
+        here = self._services
+        try:
+            async for found in events_of(here, asked.mission_id, asked.after, lambda: None):  # `_watch` looks after it
+                for event in found:
+                    await self._tell({"type": "event", "id": asked.id, "event": event.model_dump(mode="json")})
+            await self._tell({"type": "ended", "id": asked.id, "mission_id": asked.mission_id})
+        except TimeoutError:
+            self._finish(TOO_SLOW, SLOW)
+        except Exception as error:
+            self._fail(asked.id, error)
+        finally:
+            self._subscriptions -= 1
+
+    async def _watch(self, token: str) -> None:
+        """The socket ends with its token."""
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            try:
+                self._services.security.verify(token)
+            except ChimeraError:
+                self._finish(ENDED, "the token has ended: log in again")
+                return
+
+    async def _write(self) -> None:
+        while True:
+            text = await self._out.get()
+            try:
+                async with asyncio.timeout(self._services.settings.slow_s):
+                    await self._socket.send_text(text)
+            except TimeoutError:
+                self._finish(TOO_SLOW, SLOW)
+                return
+            except (RuntimeError, WebSocketDisconnect):
+                self._finish(1000, "")
+                return
+
+    def _say(self, told: dict[str, Any]) -> None:
+        """An answer. Who asks and does not read is dropped."""
+        try:
+            self._out.put_nowait(json.dumps(told, separators=(",", ":")))
+        except asyncio.QueueFull:
+            self._finish(TOO_SLOW, SLOW)
+
+    async def _tell(self, told: dict[str, Any]) -> None:
+        """What was subscribed to, as fast as it is read. Raises TimeoutError."""
+        async with asyncio.timeout(self._services.settings.slow_s):
+            await self._out.put(json.dumps(told, separators=(",", ":")))
+
+    def _fail(self, asked_id: str, error: Exception) -> None:
+        told = json.loads(bytes(of(error).body))
+        self._say({"id": asked_id, **told, "problem": told["type"], "type": "error"})
+
+    def _note(self, principal: Principal, asked: Asked, outcome: str) -> None:
+        if asked.type != "subscribe" or outcome == "refused":
+            self._services.note(principal.subject, f"WS {asked.type}", "/ws", outcome, key=principal.token_id)
+
+    def _finish(self, code: int, why: str) -> None:
+        if not self._end.done():
+            self._end.set_result((code, why))
+
+    def _later(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close(self, code: int, why: str) -> None:
+        if self._socket.application_state is WebSocketState.CONNECTED:
+            try:
+                await asyncio.wait_for(self._socket.close(code, why[:120]), 2.0)
+            except (RuntimeError, TimeoutError, WebSocketDisconnect):
+                return
+
+
+def _same_origin(socket: WebSocket, origins: tuple[str, ...]) -> bool:
+    """Browsers name the page's origin; other programs do not."""
+    origin = socket.headers.get("origin")
+    if origin is None or origin in origins:
+        return True
+    scheme = "https" if socket.url.scheme == "wss" else "http"
+    return origin == f"{scheme}://{socket.headers.get('host', '')}"

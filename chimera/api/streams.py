@@ -1,0 +1,135 @@
+"""Server-sent events: what happened to a mission as it happens, for as long as the caller reads and may.
+
+A stream goes by its reader: nothing is fetched before what was fetched is taken. A reader that is too slow is dropped,
+and so is one whose token has ended. (WHATWG HTML, "Server-sent events".)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+
+from chimera.api.bounds import Message, Receive, Scope, Send
+from chimera.api.services import Services
+from chimera.core.errors import ChimeraError, Overloaded, RateLimited, Unauthenticated
+from chimera.core.events import Event
+from chimera.security.principal import Principal
+
+POLL_S = 20.0
+
+RECHECK_S = 1.0
+"""A token that was revoked ends its stream within this time."""
+
+
+class Open:
+    """How many streams, or sockets, are open: in all, and of each caller."""
+
+    def __init__(self, most: int, most_each: int) -> None:
+        self._most, self._most_each = most, most_each
+        self._of: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._of.total()
+
+    def enter(self, caller: str) -> Callable[[], None]:
+        """Count one more; what is returned is called once, at its end. Raises RateLimited, Overloaded."""
+        if self._of[caller] >= self._most_each:
+            raise RateLimited(f"{self._most_each} of yours are open already: close one", 1.0)
+        if len(self) >= self._most:
+            raise Overloaded("too many are open: try again later", 5.0)
+        self._of[caller] += 1
+
+        def leave() -> None:
+            self._of[caller] -= 1
+            if not self._of[caller]:
+                del self._of[caller]
+
+        return leave
+
+
+class EventStream(StreamingResponse):
+    """A stream that calls `leave` at its end, and ends when one part of it is not taken within `slow_s`."""
+
+    def __init__(self, content: AsyncIterator[str], *, slow_s: float, leave: Callable[[], None]) -> None:
+        super().__init__(content, media_type="text/event-stream")
+        self._slow_s = slow_s
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        slow = False
+
+        async def sending(message: Message) -> None:
+            nonlocal slow
+            try:
+                async with asyncio.timeout(self._slow_s):
+                    await send(message)
+            except TimeoutError:
+                slow = True
+                raise
+
+        try:
+            await super().__call__(scope, receive, sending)
+        except Exception:
+            if not slow:
+                raise  # else it is left without its end: the server breaks the connection off
+        finally:
+            self._leave()
+
+
+async def events_of(
+    here: Services, mission_id: str, after: int, may_go_on: Callable[[], object]
+) -> AsyncIterator[list[Event]]:
+    """A mission's events until its last; an empty list now and then. `may_go_on` raises when the caller may no more."""
+    seq = after
+    while True:
+        found = await _checked(here.swarm.read_events(mission_id, seq, POLL_S), may_go_on)
+        if found:
+            seq = found[-1].seq
+        yield found
+        if found and found[-1].kind == "mission_ended":
+            return
+        if not found and await here.swarm.look_up(mission_id) is not None:
+            return
+
+
+async def sse(here: Services, caller: Principal, token: str, mission_id: str, after: int) -> AsyncIterator[str]:
+    """A mission's events in the form of the standard; an error that ends them is the last."""
+
+    def may_go_on() -> None:
+        here.security.verify(token)
+
+    try:
+        async for found in events_of(here, mission_id, after, may_go_on):
+            for event in found:
+                data = json.dumps(event.model_dump(mode="json"), separators=(",", ":"))
+                yield f"id: {event.seq}\nevent: {event.kind}\ndata: {data}\n\n"
+            if not found:
+                yield ": still running\n\n"
+    except ChimeraError as error:
+        here.note(caller.subject, "GET events", mission_id, "ended", why=type(error).__name__, key=caller.token_id)
+        yield f'event: error\ndata: {{"type":"urn:chimera:problem:ended","detail":"{_why(error)}"}}\n\n'
+
+
+def _why(error: ChimeraError) -> str:
+    if isinstance(error, Unauthenticated):
+        return "the token has ended: log in again"
+    return "the stream has ended: ask again, from the last event's id"
+
+
+async def _checked(work: Awaitable[Any], may_go_on: Callable[[], object]) -> Any:
+    """What `work` gives, while it is looked after every second."""
+    task = asyncio.ensure_future(work)
+    try:
+        while True:
+            may_go_on()
+            done, _ = await asyncio.wait({task}, timeout=RECHECK_S)
+            if done:
+                may_go_on()
+                return task.result()
+    finally:
+        task.cancel()

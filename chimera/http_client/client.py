@@ -1,0 +1,184 @@
+"""`chimera.Client`: a node's verbs for scripts, one call after the other. It needs neither Ray nor an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from chimera.client import raise_if_bad_input
+from chimera.core.errors import SwarmError
+from chimera.core.events import Event
+from chimera.core.types import AgentSpec, Budget, Task, TaskResult
+from chimera.http_client.node import HttpNode
+from chimera.http_client.transport import Transport
+from chimera.reload.messages import Reloaded, ReloadStatus
+from chimera.storage.journal import MissionSummary
+from chimera.swarm.status import SwarmStatus
+
+T = TypeVar("T")
+
+TOKEN = "CHIMERA_TOKEN"
+
+
+class Client:
+    """A node's API, as `chimera.SwarmCoordinator` and with the same errors. Thread-safe; close it, or use `with`.
+
+    `url` is as `chimera serve` prints it. `token` is an access token or an API key (default: CHIMERA_TOKEN); `login`
+    gets one, which is renewed for as long as the node lets it. `ca` is a file of certificates to trust. Over a network
+    it insists on https unless told that `plain` HTTP is meant. Requests that were lost are sent again, and done once.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8700",
+        token: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        ca: Path | None = None,
+        plain: bool = False,
+    ) -> None:
+        transport = Transport(url, token or os.environ.get(TOKEN), timeout_s=timeout_s, ca=ca, plain=plain)
+        self._node = HttpNode(transport)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="chimera-client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._node.transport.url!r})"
+
+    def close(self) -> None:
+        """End the connections. Twice is fine."""
+        if self._loop.is_closed():
+            return
+        self._do(self._node.transport.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def login(self, user: str, password: str, new_password: str | None = None) -> None:
+        """Log in, and change the password if a new one is given, which a one-time password needs."""
+        self._do(self._node.login(user, password, new_password))
+
+    def who(self) -> dict[str, Any]:
+        """Whom the token stands for: subject, role, kind, permissions, expires_at."""
+        return self._do(self._node.who())
+
+    def create_key(self, role: str = "api_client", **wanted: Any) -> tuple[str, str]:
+        """A new API key: its secret, which cannot be had again, and its id.
+
+        `user`, `scopes`, `rate_limit` (requests a second), `expires_in_s` and `label` may be given.
+        """
+        return self._do(self._node.create_key(role=role, **wanted))
+
+    def keys(self, user: str = "") -> list[dict[str, Any]]:
+        """One's own keys, or with the permission everybody's. Secrets are not in it."""
+        return self._do(self._node.keys(user))
+
+    def revoke_key(self, key_id: str) -> None:
+        """End a key, and those that were made with it."""
+        self._do(self._node.revoke_key(key_id))
+
+    def spawn_agent(self, spec: AgentSpec) -> str:
+        """Spawn one agent and return its id."""
+        return self.spawn_agents([spec])[0]
+
+    def spawn_agents(self, specs: Sequence[AgentSpec]) -> list[str]:
+        """Spawn agents. Their policies are named; which ones may be is the node's setting."""
+        return self._do(self._node.spawn_agents(specs))
+
+    def submit_task(self, task: Task, *, budget: Budget | None = None) -> TaskResult:
+        """Run one task and wait for its result."""
+        return self.result(self.start_task(task, budget=budget))
+
+    def start_task(self, task: Task, *, budget: Budget | None = None) -> str:
+        """Start one task and return its mission's id at once."""
+        return self._do(self._node.start_task(task, budget))
+
+    def consensus(self, task: Task, *, budget: Budget | None = None) -> TaskResult:
+        """Put a question to several agents, and wait for what they agree on."""
+        return raise_if_bad_input(self._do(self._node.consensus(task, budget)))
+
+    def look_up(self, mission_id: str, wait_s: float = 0.0) -> TaskResult | None:
+        """A mission's result; None if it is still running after `wait_s` (at most 20)."""
+        return self._do(self._node.look_up(mission_id, wait_s))
+
+    def result(self, mission_id: str) -> TaskResult:
+        """Wait for a mission's result. Raises the mission's own InputError when its input was at fault."""
+        return raise_if_bad_input(self._do(self._node.result(mission_id)))
+
+    def cancel(self, mission_id: str) -> TaskResult:
+        """End a mission and return what there is by then; one that has ended stays as it is."""
+        return self._do(self._node.cancel(mission_id))
+
+    def missions(self, limit: int = 100, *, running: bool = False) -> list[MissionSummary]:
+        """The missions that one may see, the one that began last first."""
+        return self._do(self._node.missions(limit, running=running))
+
+    def read_events(self, mission_id: str, after: int = 0) -> list[Event]:
+        """Events with `seq > after`, at most 100."""
+        return self._do(self._node.read_events(mission_id, after))
+
+    def events(self, mission_id: str) -> Iterator[Event]:
+        """A mission's events from its first to its last, as they happen."""
+        events = self._node.events(mission_id)
+
+        async def following() -> Event | None:
+            return await anext(events, None)
+
+        while (event := self._do(following())) is not None:
+            yield event
+
+    def status(self) -> SwarmStatus:
+        """The swarm at this moment: what `chimera top` shows."""
+        return self._do(self._node.status())
+
+    def reload(self, module: str, source: str | Path, signature: str) -> Reloaded:
+        """Have this source of `module` in every cell, or in none. `signature` is by one of the node's reload keys."""
+        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+        return self._do(self._node.reload(module, text, signature))
+
+    def reload_status(self) -> ReloadStatus:
+        """Which versions of which modules run in the swarm."""
+        return self._do(self._node.reload_status())
+
+    def generate(self, module: str, failure: str, files: Mapping[str, str]) -> dict[str, Any]:
+        """A patch for a failure, made by the node's model and not applied."""
+        return self._do(self._node.generate(module, failure, files))
+
+    def anomalies(self, metric: str | None = None, limit: int = 100) -> dict[str, Any]:
+        """The last alerts, and the metrics that are watched; with `metric`, its readings too."""
+        return self._do(self._node.anomalies(metric, limit))
+
+    def predict(
+        self, metric: str | None = None, values: Sequence[float] | None = None, horizon: int = 12
+    ) -> dict[str, list[float]]:
+        """What comes next of a metric that is watched, or of these values: mean, low and high."""
+        return self._do(self._node.predict(metric, values, horizon))
+
+    def audit(self, limit: int = 100, **wanted: Any) -> list[dict[str, Any]]:
+        """Entries of the audit log, the oldest first; `actor`, `action` and `after` choose."""
+        return self._do(self._node.audit(limit, **wanted))
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise SwarmError("this client has been closed: make another")
+        answer = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return answer.result()
+        except BaseException:
+            answer.cancel()
+            raise

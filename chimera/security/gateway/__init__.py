@@ -1,0 +1,1 @@
+"""The gate for what comes in: limits, detection, taint, and the guard that keeps strangers' words from acting."""

@@ -1,0 +1,90 @@
+"""The least that each route and each message of the socket can be asked with. A new one must be given its own here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fastapi.routing import APIRoute
+
+from chimera.api.app import ROUTERS
+from chimera.api.bodies import ReloadModule
+from chimera.api.guard import routes_of
+from chimera.api.routes.node import signed_text
+from tests.api.whole import PASSWORD, Node
+
+ROUTES = {f"{method} {route.path}": route for route in routes_of(ROUTERS) for method in sorted(route.methods or ())}
+
+MODULE = "tests.policies"
+
+RELOAD_KEY = Ed25519PrivateKey.generate()
+
+RELOAD_KEYS = (base64.b64encode(RELOAD_KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode(),)
+
+NO_MISSION = "mission-0123456789ab0123456789abcdef"
+
+
+def reload_of(source: str, module: str = MODULE) -> dict[str, Any]:
+    """A reload that the node's key has signed."""
+    told = ReloadModule(module=module, source=source, signature="")
+    return {**told.model_dump(), "signature": base64.b64encode(RELOAD_KEY.sign(signed_text(told))).decode()}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """`body` is made anew for each request: some can be sent once only."""
+
+    path: str = ""
+    body: Callable[[Node, str], dict[str, Any] | None] = lambda node, token: None
+
+
+def fixed(body: dict[str, Any]) -> Ask:
+    return Ask(body=lambda node, token: body)
+
+
+FILES = {"app/sum.py": "def total(a, b):\n    return a - b\n"}
+
+ASKS: dict[str, Ask] = {
+    "POST /api/auth/login": fixed({"user": "observer", "password": PASSWORD}),
+    "POST /api/auth/token/verify": Ask(body=lambda node, token: {"token": token}),
+    "POST /api/auth/refresh": Ask(body=lambda node, token: {"refresh_token": token}),
+    "POST /api/keys/create": fixed({"role": "api_client", "scopes": [], "expires_in_s": 60}),
+    "GET /api/keys": Ask(),
+    "DELETE /api/keys/{key_id}": Ask("/api/keys/aaaaaaaaaaaaaaaa"),
+    "GET /.well-known/jwks.json": Ask(),
+    "GET /api/swarm": Ask(),
+    "POST /api/swarm/spawn": fixed({"policy": "chimera.swarm.roles:echo", "role": "spawned"}),
+    "POST /api/swarm/task": fixed({"goal": "what is it?"}),
+    "POST /api/swarm/consensus": fixed({"goal": "what is it?", "replicas": 3}),
+    "GET /api/swarm/missions": Ask(),
+    "GET /api/swarm/missions/{mission_id}": Ask(f"/api/swarm/missions/{NO_MISSION}"),
+    "GET /api/swarm/missions/{mission_id}/events": Ask(f"/api/swarm/missions/{NO_MISSION}/events"),
+    "POST /api/swarm/missions/{mission_id}/cancel": Ask(f"/api/swarm/missions/{NO_MISSION}/cancel"),
+    "POST /api/llm/generate": fixed({"module": "app.sum", "failure": "it subtracts", "files": FILES}),
+    "GET /api/anomaly/detect": Ask(),
+    "POST /api/anomaly/predict": fixed({"values": [1, 2, 3, 4, 5, 6, 7, 8], "horizon": 2}),
+    "GET /api/reload/stats": Ask(),
+    "POST /api/reload/module": fixed(reload_of("VERSION = 2\n", "tests.reloadable_not_there")),
+    "GET /api/audit": Ask(),
+    "GET /healthz": Ask(),
+    "GET /readyz": Ask(),
+    "GET /metrics": Ask(),
+    "GET /": Ask(),
+    "GET /console/{name}": Ask("/console/main.js"),
+}
+
+MESSAGES: dict[str, dict[str, Any]] = {
+    "generate_code": {"module": "app.sum", "failure": "it subtracts", "files": FILES},
+    "spawn_agent": {"policy": "chimera.swarm.roles:echo", "role": "spawned"},
+    "submit_task": {"goal": "what is it?"},
+    "reload_module": reload_of("VERSION = 2\n", "tests.reloadable_not_there"),
+    "subscribe": {"mission_id": NO_MISSION},
+}
+
+
+def route_of(name: str) -> APIRoute:
+    return ROUTES[name]

@@ -1,0 +1,170 @@
+"""There is no second way out: read from the source of every module, late imports included.
+
+What these hold the code to: `Cleared` is made in the gateway only; its private parts are nobody else's; whoever sends
+is a `Publisher`, whose sending is called by `publish` alone; and of the packages that make content, a module that can
+reach the network has nothing in it but publishers.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[4] / "chimera"
+GATE = "security/safety/cleared.py"
+MAKERS = {GATE, "security/safety/gateway.py"}
+PRIVATE = {"_TOKEN", "_KEY", "_seal", "_sealed", "_output", "clear"}
+NETWORK = set(
+    "aiohttp anthropic ftplib http httpx httpx2 imaplib openai requests smtplib socket telnetlib urllib".split()
+)
+NETWORK |= {"urllib3", "websockets", "xmlrpc", "obstore", "bittensor", "subprocess", "ssl"}
+HARMLESS = {"urllib.parse"}
+OWN = set(
+    "actors anomaly api arena cli client core healing http_client llm reload security storage swarm system".split()
+)
+"""Packages that talk to Chimera's own users, machines and models. What else there is, is for the public."""
+
+
+def breaches(package: Path) -> list[str]:
+    """Each way past the gate in a package, as `FILE:LINE: why`."""
+    found: list[str] = []
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        if name == GATE:
+            continue
+        source = path.read_text(encoding="utf-8")
+        if "cleared" in source or _is_public(name):
+            found += [f"{name}:{line}: {why}" for line, why in _in_module(name, ast.parse(source))]
+    return found
+
+
+def _in_module(name: str, tree: ast.Module) -> list[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
+    nodes = list(ast.walk(tree))
+    imported = [(line, module, what) for node in nodes for line, module, what in _imports(node)]
+    near = any("safety.cleared" in f"{module}.{what}" for _, module, what in imported)
+    if near and name not in MAKERS:
+        for line, _, what in imported:
+            if what in PRIVATE or what == "*":
+                found.append((line, f"imports {what}"))
+        for node in nodes:
+            touched = _named(node)
+            if touched in PRIVATE:
+                found.append((node.lineno, f"touches {touched}"))  # type: ignore[attr-defined]
+            if isinstance(node, ast.Call) and _makes(node):
+                found.append((node.lineno, "makes a Cleared"))
+    if near:
+        found += [
+            (node.lineno, "calls _send") for node in nodes if isinstance(node, ast.Call) and _last(node.func) == "_send"
+        ]
+    return found + _loose(tree, imported) if _is_public(name) else found
+
+
+def _is_public(name: str) -> bool:
+    return "/" in name and name.partition("/")[0] not in OWN
+
+
+def _loose(tree: ast.Module, imported: list[tuple[int, str, str]]) -> list[tuple[int, str]]:
+    """What a module that reaches the network has besides publishers."""
+    reached = [
+        line
+        for line, module, what in imported
+        if module.partition(".")[0] in NETWORK and not {module, f"{module}.{what}"} & HARMLESS
+    ]
+    if not reached:
+        return []
+    found = [
+        (node.lineno, f"{node.name} reaches the network and is no Publisher")
+        for node in tree.body
+        if (isinstance(node, ast.ClassDef) and "Publisher" not in map(_last, node.bases))
+        or (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"))
+    ]
+    publishes = any(isinstance(node, ast.ClassDef) for node in tree.body)
+    return found if found or publishes else [(reached[0], "reaches the network and has no Publisher")]
+
+
+def _makes(call: ast.Call) -> bool:
+    made = _last(call.func) == "Cleared" or any(_last(argument) == "Cleared" for argument in call.args)
+    return made and _last(call.func) not in ("isinstance", "issubclass")
+
+
+def _imports(node: ast.AST) -> list[tuple[int, str, str]]:
+    if isinstance(node, ast.Import):
+        return [(node.lineno, alias.name, "") for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [(node.lineno, node.module or "", alias.name) for alias in node.names]
+    if isinstance(node, ast.Call) and _last(node.func) in ("import_module", "__import__") and node.args:
+        first = node.args[0]
+        return [(node.lineno, _named(first), "")] if isinstance(first, ast.Constant) else []
+    return []
+
+
+def _named(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    if isinstance(node, ast.Name):
+        return node.id
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _last(node: ast.AST) -> str:
+    return _named(node) if isinstance(node, ast.Attribute | ast.Name) else ""
+
+
+def test_the_code_has_one_way_out() -> None:
+    assert breaches(PACKAGE) == []
+    assert (PACKAGE / GATE).exists()
+
+
+FROM = "from chimera.security.safety.cleared import "
+LATE = "def late():\n    " + FROM + "Cleared\n\n    return Cleared(None, None, (), '')\n"
+OTHER = "import chimera.security.safety.cleared as gate\n\n"
+MINE = FROM + "Publisher\n\n\nclass Mine(Publisher):\n    async def _send(self, text, audience):\n        ...\n\n\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "why"),
+    [
+        pytest.param("content/x.py", LATE, "makes a Cleared", id="constructed, late"),
+        pytest.param("swarm/x.py", FROM + "clear\n", "imports clear", id="the gateway's own function"),
+        pytest.param("security/safety/x.py", FROM + "_TOKEN as t\n", "imports _TOKEN", id="the token, in the package"),
+        pytest.param("content/x.py", FROM + "*\n", "imports *", id="everything"),
+        pytest.param("content/x.py", OTHER + "x = gate.clear(1, (), '')\n", "touches clear", id="by the module"),
+        pytest.param("content/x.py", OTHER + "t = getattr(gate, '_TOKEN')\n", "touches _TOKEN", id="by its name"),
+        pytest.param("content/x.py", OTHER + "o = object.__new__(gate.Cleared)\n", "makes a Cleared", id="no init"),
+        pytest.param(
+            "content/x.py",
+            "from chimera.security.safety import cleared\n\nmade = cleared.clear(1, (), '')\n",
+            "touches clear",
+            id="the module from its package",
+        ),
+        pytest.param("content/x.py", MINE + "def go(mine):\n    mine._send('x', 'y')\n", "calls _send", id="past it"),
+        pytest.param("content/x.py", "import httpx\n\n\ndef post(text):\n    ...\n", "no Publisher", id="a function"),
+        pytest.param("content/x.py", "import smtplib\n\n\nclass Mail:\n    ...\n", "no Publisher", id="a class"),
+        pytest.param("mcp/x.py", "def _late():\n    import socket\n", "no Publisher", id="a late import"),
+        pytest.param("mcp/x.py", "from http import client\n", "no Publisher", id="the standard library"),
+        pytest.param("content/x.py", "import importlib\nx = importlib.import_module('ssl')\n", "no Pub", id="by text"),
+    ],
+)
+def test_a_breach_is_found(tmp_path: Path, file: str, code: str, why: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(code)
+    assert any(why in line for line in breaches(tmp_path)), breaches(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("import httpx\n" + MINE, id="a publisher"),
+        pytest.param("from urllib.parse import quote\n\n\ndef link(text):\n    return quote(text)\n", id="no network"),
+        pytest.param(FROM + "Cleared\n\n\ndef keep(one: Cleared) -> str:\n    return one.text\n", id="a reader"),
+    ],
+)
+def test_what_keeps_to_the_way_is_let_be(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "content" / "x.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(code)
+    assert breaches(tmp_path) == []

@@ -59,6 +59,8 @@ class GatewayOptions(Frozen):
     header_s: Seconds = 10.0
     """A connection whose next request has begun, or never came, and is not whole by then is closed."""
     idle_s: int = Field(default=5, ge=1, le=3_600)
+    protocol: str = Field(default="h11", pattern=r"^(h11|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")
+    """uvicorn's own, or `package.module:class` of one that knows better how long to wait for a client."""
     max_connections: int = Field(default=4_000, ge=1)
     max_message_bytes: int = Field(default=1_000_000, ge=1_000)
 
@@ -286,7 +288,7 @@ def _server(app: Application, options: GatewayOptions) -> Any:
         uvicorn.Config(
             app,
             loop="none",
-            http="h11",
+            http=options.protocol,
             ws="websockets-sansio",
             ws_max_size=options.max_message_bytes,
             lifespan="on",

@@ -68,15 +68,10 @@ def problem(
         "type": f"urn:chimera:problem:{kind}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": shown(detail[:2_000]),
+        "detail": detail[:2_000],
         **more,
     }
     return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
-
-
-def shown(text: str) -> str:
-    """Text that was sent to us, as it can be sent back: no half of a character."""
-    return text.encode(errors="replace").decode()
 
 
 def of(error: Exception) -> JSONResponse:
@@ -113,7 +108,7 @@ def install(app: FastAPI) -> None:
     async def _invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         said = [
-            {"at": shown(".".join(str(part) for part in each["loc"])[:200]), "why": shown(str(each["msg"])[:200])}
+            {"at": ".".join(str(part) for part in each["loc"])[:200], "why": str(each["msg"])[:200]}
             for each in error.errors()[:MAX_COMPLAINTS]
         ]
         first = f"{said[0]['at']}: {said[0]['why']}" if said else "it does not fit"

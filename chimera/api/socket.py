@@ -17,7 +17,7 @@ from chimera.api import strict
 from chimera.api.bodies import Generate, ReloadModule, Secret, Spawn, Submit
 from chimera.api.bounds import too_deep
 from chimera.api.guard import address_of, admit, authenticate, services_of
-from chimera.api.problems import of, shown
+from chimera.api.problems import of
 from chimera.api.routes import node, swarm
 from chimera.api.services import Services
 from chimera.api.streams import Open, events_of
@@ -202,7 +202,7 @@ class _Session:
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
                 where = ".".join(map(str, first["loc"]))
-                self._say({"type": "error", "id": "", "status": 422, "detail": shown(f"{where}: {first['msg']}"[:500])})
+                self._say({"type": "error", "id": "", "status": 422, "detail": f"{where}: {first['msg']}"[:500]})
             except RateLimited as error:
                 self._services.note(principal.subject, "WS", "/ws", "refused", key=principal.token_id, status=429)
                 self._fail("", error)

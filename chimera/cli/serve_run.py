@@ -37,6 +37,7 @@ WORKERS = 6
 KEEP_S = 5.0
 
 APP = "chimera.api.serving:application"
+PROTOCOL = "chimera.api.connections:Connections"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +140,7 @@ def _options(request: Request, node: Node) -> GatewayOptions:
     try:
         return GatewayOptions(
             app=APP,
+            protocol=PROTOCOL,
             arguments=node.model_dump(mode="json"),
             host=request.host,
             port=request.port,

@@ -43,7 +43,8 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
     def end() -> None:
         with lock:
             done.set()
-            _raise_in(thread, None)
+        if late.is_set():
+            _let_come(thread)
 
     threading.Thread(target=watch, name="reload time limit", daemon=True).start()
     try:
@@ -72,7 +73,19 @@ def said(error: BaseException) -> str:
         return f"{type(error).__name__}, which cannot be shown"
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """None takes back what has not been raised yet."""
-    pointer = ctypes.py_object(error) if error else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), pointer)
+def _let_come(thread: int) -> None:
+    """What was raised in this thread, and may not have come yet, comes now.
+
+    Taking it back with NULL would leave CPython 3.11's flag for it set for good: every check of the interpreter would
+    then be slow, and a traced function would never begin.
+    """
+    try:
+        _raise_in(thread, OutOfTime)
+        while True:
+            pass
+    except OutOfTime:
+        return
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))

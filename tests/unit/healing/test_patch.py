@@ -53,6 +53,7 @@ def test_a_text_is_replaced_if_it_is_there_exactly_once_counting_overlaps(text: 
 
 @given(letters, letters, letters, letters.filter(bool), st.booleans())
 def test_an_edit_and_its_inverse_give_the_file_back(head: str, search: str, tail: str, new: str, crlf: bool) -> None:
+    assume(not crlf or "\n" in head + new + tail)  # a file of one line does not say how its lines end
     new = f"<{new}>"
     old = head + f"[{search}]" + tail
     old = old.replace("\n", "\r\n") if crlf else old

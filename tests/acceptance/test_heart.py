@@ -217,7 +217,7 @@ def place(tmp_path: Path) -> Iterator[Node]:
 
 BAD = {
     "nothing at all": ([], "source"),
-    "no such file": (["--config", "{folder}/none.toml"], "none.toml cannot be read"),
+    "no such file": (["--config", "{folder}/none.toml"], "none.toml: cannot be read"),
     "no model that writes": (["--model", "offline"], "anthropic:MODEL"),
     "no key": (["--model", "anthropic:NAME"], "set ANTHROPIC_API_KEY"),
     "no price for the cap": (["--model", "compatible:m@http://127.0.0.1:9/v1"], "price of compatible:m"),

@@ -108,6 +108,15 @@ def spread(taken_s: list[float]) -> dict[str, float]:
 SHARES = {"p50": 0.5, "p95": 0.95, "max": 1.0}
 
 
+def show(rows: dict[str, dict[str, float]], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows))
+        return
+    print(f"{'ms':<14}" + "".join(f"{name:>10}" for name in SHARES))
+    for name, row in rows.items():
+        print(f"{name:<14}" + "".join(f"{value:>10.3f}" for value in row.values()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--saves", type=int, default=100)
@@ -126,12 +135,7 @@ def main() -> None:
             "switch": spread(there),
             "roll_back": spread(back),
         }
-    if options.json:
-        print(json.dumps(rows))
-        return
-    print(f"{'ms':<10}" + "".join(f"{name:>10}" for name in SHARES))
-    for name, row in rows.items():
-        print(f"{name:<10}" + "".join(f"{value:>10.3f}" for value in row.values()))
+    show(rows, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.reload import SHARES, save, spread
+from bench.reload import save, show, spread
 from chimera import AgentSpec, Settings, SwarmCoordinator, Task
 from chimera.actors import cluster
 from chimera.core.types import Isolation
@@ -139,14 +137,8 @@ def main() -> None:
         os.environ["PYTHONPATH"] = f"{folder}:{os.environ.get('PYTHONPATH', '')}"
         file = Path(folder) / f"{MODULE}.py"
         file.write_text(CODE.format(version=1))
-        with suppress(KeyboardInterrupt):
-            rows = asyncio.run(measure(options, file))
-    if options.json:
-        print(json.dumps(rows))
-        return
-    print(f"{'ms':<14}" + "".join(f"{name:>10}" for name in SHARES))
-    for name, row in rows.items():
-        print(f"{name:<14}" + "".join(f"{value:>10.3f}" for value in row.values()))
+        rows = asyncio.run(measure(options, file))
+    show(rows, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -50,6 +51,7 @@ class Handle:
     """An actor: `handle.method.remote(...)` is a task of its process that calls the object's method.
 
     `slow` holds calls of these methods up until their event is set: a call that is overtaken, or never answered.
+    `answers` counts, by method, what callers were answered.
     """
 
     door = None  # nobody calls it but through its handle
@@ -57,6 +59,7 @@ class Handle:
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self.slow: dict[str, asyncio.Event] = {}
+        self.answers: Counter[str] = Counter()
         self.living = True
         self.lives = 0
         self._begin()
@@ -103,6 +106,7 @@ class Handle:
                 answered.set_exception(error)
             else:
                 answered.set_result(pickle.loads(done.result()))
+                self.answers[name] += 1
             answered.exception()
 
         work.add_done_callback(answer)

@@ -284,9 +284,11 @@ async def test_a_cell_that_says_nothing_is_started_again(shard: Shard) -> None:
 async def test_agents_that_come_while_their_cell_is_dying_are_there_when_it_is_back(shard: Shard) -> None:
     await shard.begin(named(seats("answer", "answer")))
     held = shard.cell("Cell[1]").slow["host"] = asyncio.Event()
+    begun = shard.cell("Cell[0]").answers["host"]
     spawning = asyncio.create_task(shard.call("spawn", named(seats("unsure", "unsure"), first=2)))
-    await until(lambda: repr(shard.cell("Cell[0]").actor) == "Cell[0] 2 agents")
-    shard.processes.crash("Cell[0]")  # it has taken them in, but the spawn is not over
+    await until(lambda: shard.cell("Cell[0]").answers["host"] > begun)
+    assert repr(shard.cell("Cell[0]").actor) == "Cell[0] 2 agents"
+    shard.processes.crash("Cell[0]")  # it has taken them in and said so, but the spawn is not over
     await until(lambda: repr(shard.cell("Cell[0]").actor) == "Cell[0] 2 agents")
     held.set()
     assert await spawning == {}

@@ -30,7 +30,7 @@ async def small(local_ray: Settings, home: Path) -> AsyncIterator[SwarmCoordinat
 
 @pytest.mark.cluster
 async def test_five_times_too_much_is_refused_and_what_is_admitted_is_done(small: SwarmCoordinator) -> None:
-    full = [await small.start_task(task_of(n, priority=4, think_s=0.3)) for n in range(MAX_MISSIONS)]
+    full = await asyncio.gather(*(small.start_task(task_of(n, priority=4, think_s=0.6)) for n in range(MAX_MISSIONS)))
     with pytest.raises(Overloaded, match="priority 0 is 12") as refused:
         await small.start_task(task_of(0, priority=0, think_s=0.0))
     assert refused.value.retry_after_s > 0

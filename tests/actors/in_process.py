@@ -226,7 +226,7 @@ async def run(swarm: Coordinator, mission_id: str = "m", deadline_s: float = 20.
     return result
 
 
-async def until(true: Callable[[], Any], limit_s: float = 10.0) -> None:
+async def until(true: Callable[[], Any], limit_s: float = 60.0) -> None:
     """Wait for what must become true, or whose answer must."""
     async with asyncio.timeout(limit_s):
         while True:

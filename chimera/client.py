@@ -41,8 +41,8 @@ class SwarmCoordinator:
     Ray cannot be reached, InputError (and its children) for what the caller has to change, Overloaded at a limit.
 
     An `address` that is a URL, as `chimera serve` prints it, is a node's: its swarm is used over HTTP, with `token`
-    (default: CHIMERA_TOKEN), and goes on afterwards. There a mission is one task, policies are named and bounds are
-    the node's own; what else is not there raises NotBuilt.
+    (default: CHIMERA_TOKEN), and goes on afterwards. There a mission names no documents, policies are named and bounds
+    are the node's own; what else is not there raises NotBuilt.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class SwarmCoordinator:
         self.settings = Settings(**{**(settings or Settings()).model_dump(), **changes})
         self._token = token
         self._swarm: RunningSwarm | RemoteSwarm | None = None
+        self._remote: RemoteSwarm | None = None
         self._attached_to: str | None = None
         self._attaches = False
 
@@ -79,7 +80,7 @@ class SwarmCoordinator:
             from chimera.http_client.swarm import RemoteSwarm
 
             token = self._token or os.environ.get("CHIMERA_TOKEN")
-            self._swarm = await RemoteSwarm.reach(self.settings.address, token, self._attached_to)
+            self._swarm = self._remote = await RemoteSwarm.reach(self.settings.address, token, self._attached_to)
             return self
 
         from chimera.system.wiring import attach_swarm, start_swarm  # Ray takes most of a second to import
@@ -93,7 +94,7 @@ class SwarmCoordinator:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        swarm, self._swarm = self._swarm, None
+        swarm, self._swarm, self._remote = self._swarm, None, None
         if swarm is not None:
             await swarm.close()
 
@@ -139,16 +140,18 @@ class SwarmCoordinator:
         """
         return await self.result(await self.start(mission))
 
-    async def start(self, mission: Mission | Mapping[str, Any] | str | Path) -> str:
-        """Start a mission and return its id at once."""
+    async def start(self, mission: Mission | Mapping[str, Any] | str | Path, *, mission_id: str = "") -> str:
+        """Start a mission and return its id at once; `mission_id` is as in `start_task`."""
         if isinstance(mission, Path):
             mission = load_mission(mission)
         elif not isinstance(mission, Mission):
             async with open_model(resolve_model(self.settings.model, self.settings)) as model:
                 mission = await IntentCompiler(model).compile(mission)
+        if self._remote is not None:
+            return await self._remote.start(mission, mission_id)
         mission = mission.model_copy(update={"model": resolve_model(mission.model, self.settings)})
         graph = TaskDecomposer(max_nodes=self.settings.max_nodes).decompose(mission)
-        return await self._running.submit(graph, mission.limits.deadline_s, mission.limits.budget)
+        return await self._running.submit(graph, mission.limits.deadline_s, mission.limits.budget, mission_id)
 
     async def result(self, mission_id: str) -> TaskResult:
         """Wait for a mission's result. Raises the mission's own InputError when its input was at fault."""

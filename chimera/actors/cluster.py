@@ -6,7 +6,6 @@ import gc
 import glob
 import logging
 import os
-import socket
 import sys
 import time
 import warnings
@@ -23,6 +22,7 @@ import ray  # noqa: E402
 import ray.exceptions  # noqa: E402
 from ray._private import ray_constants, services  # noqa: E402
 
+from chimera.actors.knock import ask, check_own_tls, keep_token_private, knock  # noqa: E402
 from chimera.actors.line import Door, Switchboard  # noqa: E402
 from chimera.core.config import Settings  # noqa: E402
 from chimera.core.errors import ChimeraError, ClusterError, NoCluster, SwarmError  # noqa: E402
@@ -99,18 +99,24 @@ def _init(address: str, *, start: bool) -> bool:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": NAMESPACE}
     if address != "local":
         _knock(address)
-        if _on_loopback_only(address):
+        found = _found(address)
+        if _on_loopback_only(found):
             _stay_on_loopback()
         try:
+            if found:
+                ask(found, nearest=address == "auto" and not os.environ.get("RAY_ADDRESS"))
             ray.init(address=address, **quiet)
             return False
-        except (ConnectionError, ValueError) as error:
+        except (ConnectionError, ValueError, NoCluster) as error:
             if not start or address != "auto" or os.environ.get("RAY_ADDRESS"):
-                hint = "if it asks for a token, set RAY_AUTH_MODE=token here too"
-                raise NoCluster(f"no Ray cluster answers at {address!r}: {error}; {hint}") from error
+                if isinstance(error, NoCluster):
+                    raise
+                raise NoCluster(f"no Ray cluster answers at {address!r}: {error}") from error
     if not start:
         raise NoCluster("a local Ray would be a new one, with no swarm in it: name the address of one that runs")
     _stay_on_loopback()
+    check_own_tls()
+    keep_token_private()
     ray.init(address="local", include_dashboard=True, **quiet)
     return True
 
@@ -121,19 +127,25 @@ def _stay_on_loopback() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-def _on_loopback_only(address: str) -> bool:
-    """Whether it is a Ray on this machine that does not answer at the machine's own address, such as one of ours."""
+def _found(address: str) -> str:
+    """HOST:PORT of the Ray that `address` means; empty if there is none, or it is asked in another way."""
     if address.startswith("ray://"):
-        return False
+        return ""
     try:
-        found = services.get_ray_address_from_environment(address, None)
+        found = str(services.get_ray_address_from_environment(address, None))
     except ConnectionError:  # there is none; ray.init says so
-        return False
-    host, _, port = str(found).rpartition(":")
-    if host.strip("[]") not in ("127.0.0.1", "localhost", "::1") or not port.isdigit():
+        return ""
+    host, _, port = found.rpartition(":")
+    return found if host and "/" not in host and port.isdigit() else ""
+
+
+def _on_loopback_only(found: str) -> bool:
+    """Whether it is a Ray on this machine that does not answer at the machine's own address, such as one of ours."""
+    host, _, port = found.rpartition(":")
+    if host.strip("[]") not in ("127.0.0.1", "localhost", "::1"):
         return False
     try:
-        socket.create_connection((services.get_node_ip_address(), int(port)), timeout=KNOCK_S).close()
+        knock(services.get_node_ip_address(), int(port))
     except OSError:
         return True
     return False
@@ -145,7 +157,7 @@ def _knock(address: str) -> None:
     if not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        knock(host.strip("[]"), int(port))
     except (OSError, OverflowError) as error:
         raise NoCluster(f"no Ray cluster answers at {address!r}: {error}") from error
 

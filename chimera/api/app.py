@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -10,16 +11,27 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from chimera.api import document, problems
+from chimera.api.answers import Answers
 from chimera.api.bounds import Bounds
 from chimera.api.guard import check_all
 from chimera.api.idempotency import Remembered
 from chimera.api.noted import Noted
-from chimera.api.routes import auth, console, node, swarm
+from chimera.api.routes import arena, auth, capabilities, console, node, reviews, swarm
 from chimera.api.services import ApiSettings, Services
 from chimera.api.socket import Sockets
 from chimera.api.streams import Open
 
-ROUTERS = (auth.router, auth.keys, auth.jwks, swarm.router, node.router, console.router)
+ROUTERS = (
+    auth.router,
+    auth.keys,
+    auth.jwks,
+    capabilities.router,
+    swarm.router,
+    node.router,
+    arena.router,
+    reviews.router,
+    console.router,
+)
 
 Opening = Callable[[], AbstractAsyncContextManager[Services]]
 
@@ -40,11 +52,16 @@ def create_app(opening: Opening, settings: ApiSettings | None = None) -> FastAPI
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with opening() as services:
             app.state.services = services
-            app.state.remembered = Remembered()
+            answers = services.answers
+            if answers is None:
+                answers = await asyncio.to_thread(Answers.of_this_process)
+            app.state.remembered = Remembered(answers)
             app.state.sockets = Sockets(services)
             app.state.streams = Open(settings.max_streams, settings.max_streams_each)
             yield
             await app.state.sockets.close()
+            if services.answers is None:
+                await asyncio.to_thread(answers.close)
 
     app = FastAPI(
         title="Chimera",

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from chimera.core.types import (
-    MAX_REPLICAS,
     AgentSpec,
     Budget,
     Consensus,
-    Equality,
     Frozen,
     Isolation,
     MissionState,
     Name,
-    Priority,
-    Seconds,
     Task,
 )
+from chimera.security.capabilities import MAX_TTL_S
+from chimera.security.caveats import (
+    MAX_OPERATIONS,
+    MAX_RESOURCE_CHARS,
+    MAX_USD,
+    MAX_USES,
+    Caveat,
+    ExpiresAt,
+    ForAudience,
+    ForTenant,
+    MaxUsd,
+    OnlyOperations,
+    OnResource,
+    Uses,
+)
 from chimera.security.roles import Permission, Role
+from chimera.swarm.mission import DraftId, Limits, Mission, Replicas, TaskDraft, Threshold
+
+MAX_TASKS = 1_000
+"""Of one mission in one request; a fan (`each`) makes more of them."""
 
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 Secret = Annotated[str, Field(min_length=1, max_length=8_192)]
@@ -33,7 +49,7 @@ Inputs = Annotated[dict[str, JsonValue], Field(max_length=1_000)]
 M = TypeVar("M", bound=Frozen)
 
 
-def _made(kind: type[M], body: Frozen, fields_of: type[Frozen], but: str) -> M:
+def _made(kind: type[M], body: Frozen, fields_of: type[Frozen], but: str = "") -> M:
     """What a body describes. Raises ValueError where its fields do not go together."""
     fields = {name: getattr(body, name) for name in fields_of.model_fields if name != but}
     try:
@@ -108,6 +124,63 @@ class MadeKey(Frozen):
     id: str
 
 
+Operations = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=131)], ...], Field(min_length=1, max_length=MAX_OPERATIONS)
+]
+Resource = Annotated[str, Field(min_length=1, max_length=MAX_RESOURCE_CHARS)]
+Party = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Caveats(Frozen):
+    """What narrows a capability; all that is given holds. `expires_at` is in seconds since the epoch."""
+
+    expires_at: Annotated[float, Field(ge=0, le=253_402_300_799)] | None = None
+    resource: Resource | None = None
+    operations: Operations | None = None
+    max_usd: Annotated[float, Field(ge=0, le=MAX_USD)] | None = None
+    uses: Annotated[int, Field(ge=1, le=MAX_USES)] | None = None
+    audience: Party | None = None
+    tenant: Party | None = None
+
+    def made(self) -> list[Caveat]:
+        """Raises InputError for a name that cannot be one."""
+        kinds: list[tuple[Callable[[Any], Caveat], object]] = [
+            (ExpiresAt, self.expires_at),
+            (OnResource, self.resource),
+            (OnlyOperations, self.operations),
+            (MaxUsd, self.max_usd),
+            (Uses, self.uses),
+            (ForAudience, self.audience),
+            (ForTenant, self.tenant),
+        ]
+        return [kind(value) for kind, value in kinds if value is not None]
+
+
+class NewCapability(Frozen):
+    """Leave for `operations` on `resource` (`accounts/acme`, `accounts/*`, `*`), for `holder`: the caller by default.
+
+    Permissions among the operations are the caller's own. A tool asks for `EFFECT:TOOL`, also `tainted:EFFECT:TOOL`.
+    """
+
+    model_config = _example(
+        operations=["pays:transfer", "tainted:pays:transfer"], resource="accounts/acme", ttl_s=300, holder="agent-7"
+    )
+
+    operations: Operations
+    resource: Resource
+    ttl_s: float = Field(default=900.0, ge=1, le=MAX_TTL_S)
+    holder: Party | None = None
+    caveats: Caveats = Caveats()
+
+
+class MadeCapability(Frozen):
+    """`token` is shown this once. Revoking `id` ends it, and all that is derived from it."""
+
+    token: str = Field(repr=False)
+    id: str
+    expires_at: float
+
+
 class Page(Frozen):
     """A part of a list; `next` is the `after` of the part that follows, if there is one."""
 
@@ -163,29 +236,49 @@ class Spawned(Frozen):
     agents: list[str]
 
 
-class Submit(Frozen):
-    """A task, as `chimera.Task` in Python."""
+class Submit(Task):
+    """A task, as `chimera.Task` in Python, and the most that its mission may spend."""
 
     model_config = _example(goal="Which colour is the sky?", replicas=3)
 
-    goal: Text
     inputs: Inputs = Field(default_factory=dict)
-    role: Name = "worker"
-    replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS)
-    consensus: Consensus = Consensus.MAJORITY
-    threshold: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    equality: Equality = Equality()
-    deadline_s: Seconds = 60.0
-    priority: Priority = 4
     budget: Budget | None = None
 
     def task(self) -> Task:
-        """The task. Raises ValueError."""
-        return _made(Task, self, Submit, "budget")
+        return Task(**{name: getattr(self, name) for name in Task.model_fields})
+
+
+class NewMission(Frozen):
+    """Tasks that wait for one another, as in a mission file; its agents are there already, and it names no documents.
+
+    What a task leaves open is the mission's own. Without `tasks` it is one task for workers. The value is the decision
+    of `output`: the one task that no other waits for, if it is not named.
+    """
+
+    model_config = _example(
+        goal="Which colour is the sky?",
+        tasks=[
+            {"id": "look", "goal": "Look up.", "replicas": 3},
+            {"id": "say", "goal": "Say what colour it is.", "after": ["look"], "replicas": 1},
+        ],
+        limits={"deadline_s": 30},
+    )
+
+    goal: Text
+    replicas: Replicas = 3
+    consensus: Consensus = Consensus.WEIGHTED
+    threshold: Threshold | None = None
+    limits: Limits = Limits()
+    tasks: Annotated[tuple[TaskDraft, ...], Field(max_length=MAX_TASKS)] = ()
+    output: DraftId | None = None
+
+    def mission(self) -> Mission:
+        """The mission. Raises ValueError."""
+        return _made(Mission, self, NewMission)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        self.task()
+        self.mission()
         return self
 
 

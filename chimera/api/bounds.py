@@ -27,6 +27,8 @@ HEADERS = {
 }
 """On every answer that does not set its own."""
 
+_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+
 MAX_HEADERS = 100
 
 _PORT = re.compile(r":\d*$")
@@ -133,7 +135,7 @@ def _with_headers(send: Send) -> Send:
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", []))
             there = {name.lower() for name, _ in headers}
-            headers += [(n.encode(), v.encode()) for n, v in HEADERS.items() if n.encode() not in there]
+            headers += [header for header in _HEADERS if header[0] not in there]
             message = {**message, "headers": headers}
         await send(message)
 

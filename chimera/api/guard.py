@@ -33,7 +33,7 @@ def services_of(connection: HTTPConnection) -> Services:
     return services
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # a plain function would be called in another thread
     return services_of(request)
 
 

@@ -1,61 +1,38 @@
 """A POST that is sent twice with one Idempotency-Key is done once (draft-ietf-httpapi-idempotency-key-header).
 
-The first answer is kept for a day, for the caller that it was given to; the same key with another body is refused, and
-one whose first is still under way is told to wait. Kept in memory: after a restart a key is new.
+The first answer is kept for a day, for the caller that it was given to, also when the node is started again; the same
+key with another body is refused, one whose first is still under way is told to wait, and one whose first was cut off by
+the end of its process is told so: nobody knows then whether it was done.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from dataclasses import dataclass
+import logging
 from typing import ClassVar
 
 from fastapi import Request, Response
 
+from chimera.api.answers import Answers, Known
 from chimera.api.guard import Guarded, Handler, services_of
 from chimera.api.problems import problem
+from chimera.core.errors import StorageError
 from chimera.security.principal import Principal
+
+log = logging.getLogger(__name__)
 
 HEADER = "idempotency-key"
 
 MAX_KEY = 255
 
-MAX_KEPT = 10_000
-
-MAX_EACH = 1_000
-"""Of one caller, who then loses their own oldest and nobody else's."""
-
 MAX_ANSWER_BYTES = 100_000
-
-MAX_BYTES = 50_000_000
-"""Of all answers together."""
-
-KEEP_S = 86_400.0
-
-Name = tuple[str, str, str]
-
-
-@dataclass(slots=True)
-class _Kept:
-    """`answer` is None while the first request is under way; its body is None if it may be told once only."""
-
-    digest: bytes
-    until: float
-    answer: tuple[int, bytes | None, dict[str, str]] | None = None
-
-    @property
-    def size(self) -> int:
-        return len(self.answer[1] or b"") if self.answer else 0
 
 
 class Remembered:
-    """Answers by caller, route and key. The oldest are forgotten first."""
+    """Answers by caller, route and key."""
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[Name, _Kept] = OrderedDict()
-        self._by: dict[str, OrderedDict[Name, None]] = {}
-        self._bytes = 0
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
 
     async def once(self, request: Request, handle: Handler, *, repeats: bool) -> Response:
         """Answer, or answer again. Who asks was checked. With `repeats` off, an answer is told once only."""
@@ -66,47 +43,34 @@ class Remembered:
             return problem(
                 400, "bad-idempotency-key", f"an Idempotency-Key has 1..{MAX_KEY} printable ASCII characters"
             )
-        now = services_of(request).clock.monotonic()
-        name = (_caller(getattr(request.state, "principal", None)), request.url.path, key)
+        caller = _caller(getattr(request.state, "principal", None))
+        name = hashlib.sha256("\n".join((caller, request.url.path, key)).encode()).digest()
         digest = hashlib.sha256(await request.body()).digest()
-        known = self._kept.get(name)
-        if known is not None and known.until > now:
-            return _again(known, digest)
-        self._forget(name)
-        kept = self._keep(name, _Kept(digest, now + KEEP_S))
+        found = await self._answers.begin(caller, name, digest, services_of(request).clock.now())
+        if isinstance(found, Known):
+            return _again(found, digest)
         try:
             response = await handle(request)
-        except BaseException:
-            self._forget(name)
+        except Exception:
+            await self._answers.forget(found)
             raise
-        body = bytes(response.body)
-        if response.status_code >= 500 or response.status_code in (401, 403, 429) or len(body) > MAX_ANSWER_BYTES:
-            self._forget(name)  # nothing was done, or it can be tried again
-        elif self._kept.get(name) is kept:
-            kept.answer = response.status_code, body if repeats else None, dict(response.headers)
-            self._bytes += kept.size
-            while self._bytes > MAX_BYTES:
-                self._forget(next(iter(self._kept)))
+        except BaseException:  # this process ends
+            self._answers.leave(found)
+            raise
+        await self._keep(found, response, repeats=repeats)
         return response
 
-    def _keep(self, name: Name, kept: _Kept) -> _Kept:
-        mine = self._by.setdefault(name[0], OrderedDict())
-        if len(mine) >= MAX_EACH:
-            self._forget(next(iter(mine)))
-        elif len(self._kept) >= MAX_KEPT:
-            self._forget(next(iter(self._kept)))
-        self._kept[name] = kept
-        self._by.setdefault(name[0], mine)[name] = None
-        return kept
-
-    def _forget(self, name: Name) -> None:
-        kept = self._kept.pop(name, None)
-        if kept is not None:
-            self._bytes -= kept.size
-            mine = self._by[name[0]]
-            del mine[name]
-            if not mine:
-                del self._by[name[0]]
+    async def _keep(self, number: int, response: Response, *, repeats: bool) -> None:
+        body = bytes(response.body)
+        try:
+            if response.status_code >= 500 or response.status_code in (401, 403, 429) or len(body) > MAX_ANSWER_BYTES:
+                await self._answers.forget(number)  # nothing was done, or it can be tried again
+            else:
+                headers = dict(response.headers) if repeats else {}
+                await self._answers.finish(number, response.status_code, headers, body if repeats else None)
+        except StorageError as error:  # it was done: whoever asks again is told that nobody knows
+            log.warning("an answer cannot be kept: %s", error)
+            self._answers.leave(number)
 
 
 def _caller(principal: Principal | None) -> str:
@@ -116,16 +80,18 @@ def _caller(principal: Principal | None) -> str:
     return f"key:{principal.token_id}" if principal.kind == "api_key" else f"{principal.kind}:{principal.subject}"
 
 
-def _again(known: _Kept, digest: bytes) -> Response:
+def _again(known: Known, digest: bytes) -> Response:
     if known.digest != digest:
         return problem(422, "idempotency-key-reused", "this Idempotency-Key was used with another body: take a new one")
-    if known.answer is None:
+    if known.status is None and known.under_way:
         why = "the first request with this Idempotency-Key is under way"
         return problem(409, "in-progress", why, headers={"Retry-After": "1"})
-    status, body, headers = known.answer
-    if body is None:
+    if known.status is None:
+        why = "the node ended while the first request with this Idempotency-Key was under way, and whether it was done"
+        return problem(409, "interrupted", f"{why} is not known: look for it, and take a new key to do it again")
+    if known.body is None:
         return problem(409, "told-once", "this was done, and its answer is told once only: look for it in the list")
-    return Response(body, status, headers={**headers, "Idempotent-Replayed": "true"})
+    return Response(known.body, known.status, headers={**known.headers, "Idempotent-Replayed": "true"})
 
 
 class OnceRoute(Guarded):

@@ -1,15 +1,20 @@
 """ASGI middleware: what changes something, and whatever is refused, is written down with who asked for it.
 
-What cannot be written down is answered as an error.
+What cannot be written down is answered as an error. What `SecurityManager` refused on the way is in the same entry, so
+that a 403 stands there once: with who asked, for which permission, on what, and from where.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pydantic import JsonValue
 from starlette.requests import Request
 
 from chimera.api.bounds import App, Message, Receive, Scope, Send
 from chimera.api.guard import services_of
 from chimera.api.problems import of
+from chimera.security.refusals import Refusal, Refusals, held
 
 QUIET = frozenset({"/healthz", "/readyz"})
 """What anybody asks all the time."""
@@ -23,6 +28,10 @@ class Noted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with held() as refusals:
+            await self._answer(scope, receive, send, refusals)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, refusals: Refusals) -> None:
         begun = False
         unwritten: Exception | None = None
 
@@ -30,7 +39,7 @@ class Noted:
             nonlocal begun, unwritten
             if message["type"] == "http.response.start":
                 try:
-                    _note(scope, message["status"])
+                    _note(scope, message["status"], refusals.take())
                 except Exception as error:
                     unwritten = error
                     raise
@@ -44,24 +53,33 @@ class Noted:
                 raise
             response = of(unwritten or error)
             if unwritten is None:
-                _note(scope, response.status_code)
+                _note(scope, response.status_code, refusals.take())
             await response(scope, receive, send)
 
 
-def _note(scope: Scope, status: int) -> None:
+def _note(scope: Scope, status: int, refusals: Sequence[Refusal]) -> None:
+    note = services_of(Request(scope)).note
+    client = scope["client"][0] if scope.get("client") else "-"
+    last = refusals[-1] if refusals and status == 403 else None
+    for each in refusals:
+        if each is not last:  # the request went on
+            note(each.actor, each.permission, each.resource, "forbidden", client=client, **each.detail)
     refused = status in (401, 403, 429)
     if scope["path"] in QUIET or (scope["method"] in ("GET", "HEAD", "OPTIONS") and not refused):
         return
     principal = scope.get("state", {}).get("principal")
-    client = scope.get("client")
-    services_of(Request(scope)).note(
-        principal.subject if principal else "-",
+    told: dict[str, JsonValue] = {}
+    if last is not None:
+        told = {"permission": last.permission, "on": last.resource[:500], **last.detail}
+    note(
+        principal.subject if principal else last.actor if last else "-",
         f"{scope['method']} {_route(scope)}",
         scope["path"][:500],
         "refused" if refused else "done" if status < 400 else "failed",
         status=status,
-        client=client[0] if client else "-",
+        client=client,
         key=principal.token_id if principal else "",
+        **told,
     )
 
 

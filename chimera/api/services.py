@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pydantic import Field, JsonValue
 
 from chimera.anomaly.engine import AnomalyDetectionEngine
+from chimera.api.answers import Answers
 from chimera.api.owned import Owned
 from chimera.client import SwarmCoordinator
 from chimera.core.clock import Clock, SystemClock
@@ -16,6 +17,8 @@ from chimera.core.types import Frozen, Seconds
 from chimera.healing.generator import CodeGenerator
 from chimera.security.buckets import Limit
 from chimera.security.manager import SecurityManager
+from chimera.system.duels import Duels
+from chimera.system.reviews import Reviews
 
 
 class Limiter(Protocol):
@@ -42,8 +45,11 @@ class ApiSettings(Frozen):
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     """Names that this node is called by, as in a URL; a request for another is refused. Empty: any."""
-    policies: tuple[str, ...] = ("chimera.swarm.readers:", "chimera.swarm.roles:")
-    """Policies that may be spawned over the API: by name, or all of a module (`module:`) or package (`package.`)."""
+    policies: tuple[str, ...] = ("chimera.swarm.readers:respond", "chimera.swarm.roles:")
+    """Policies that may be spawned over the API: by name, or all of a module (`module:`) or package (`package.`).
+
+    Not among them are those that read documents: a task says which files, and may name any that this node can read.
+    """
     reload_keys: tuple[str, ...] = ()
     """Ed25519 public keys, base64: source of a reload over the API has to be signed by one of them."""
     logins_at_once: int = Field(default=10, ge=1, le=10_000)
@@ -64,15 +70,19 @@ class ApiSettings(Frozen):
 
 @dataclass
 class Services:
-    """`generator` and `engine` may be missing: their routes then say so."""
+    """`generator`, `engine`, `duels` and `reviews` may be missing: their routes then say so."""
 
     swarm: SwarmCoordinator
     security: SecurityManager
     owned: Owned
     limiter: Limiter | None = None
     audit: Audit | None = None
+    answers: Answers | None = None
+    """What idempotency keys get again. Without it they are forgotten when the server ends."""
     generator: CodeGenerator | None = None
     engine: AnomalyDetectionEngine | None = None
+    duels: Duels | None = None
+    reviews: Reviews | None = None
     clock: Clock = field(default_factory=SystemClock)
     settings: ApiSettings = field(default_factory=ApiSettings)
     alerts: Callable[[], Sequence[Any]] = tuple

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from pydantic import Field, JsonValue
 
 from chimera.anomaly.engine import AnomalyDetectionEngine
+from chimera.api.answers import Answers
 from chimera.api.app import create_app
 from chimera.api.owned import Owned
 from chimera.api.record import Record
@@ -27,18 +28,24 @@ from chimera.core.types import Frozen
 from chimera.core.watching import Reading
 from chimera.healing.generator import CodeGenerator
 from chimera.llm.models import open_model
+from chimera.security.capability_home import CapabilityHome
 from chimera.security.limits import ClientRateLimiter
 from chimera.security.manager import SecurityManager
 from chimera.swarm.status import SwarmStatus
 from chimera.system.champions import resolve_model
+from chimera.system.duels import Duels
+from chimera.system.reviews import PatchReviews
 
 log = logging.getLogger(__name__)
 
 WATCH_S = 2.0
 MAX_ALERTS = 500
 SECURITY = "security"
+ANSWERS = "answers.db"
+HEART = "heart"
+"""Where `chimera heart run` keeps its things unless told otherwise."""
 
-POLICIES = ("chimera.swarm.readers:", "chimera.swarm.roles:")
+POLICIES = ApiSettings().policies
 """Policies that may be spawned over the API unless more are allowed: those that are made to be."""
 
 
@@ -71,7 +78,13 @@ async def opened(node: Node, settings: ApiSettings) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         record = await asyncio.to_thread(Record.kept_in, node.home)
         stack.push_async_callback(asyncio.to_thread, record.close)
-        security = await asyncio.to_thread(SecurityManager, node.home / SECURITY, audit=record, clock=clock)
+        capabilities = await asyncio.to_thread(CapabilityHome, node.home / SECURITY, clock=clock)
+        stack.push_async_callback(asyncio.to_thread, capabilities.close)
+        answers = await asyncio.to_thread(Answers, node.home / ANSWERS)
+        stack.push_async_callback(asyncio.to_thread, answers.close)
+        security = await asyncio.to_thread(
+            SecurityManager, node.home / SECURITY, audit=record, clock=clock, capabilities=capabilities
+        )
         stack.callback(security.close)
         limiter = ClientRateLimiter(2 * node.rate_per_s, node.rate_per_s, clock=clock)
         stack.callback(limiter.close)
@@ -92,8 +105,11 @@ async def opened(node: Node, settings: ApiSettings) -> AsyncIterator[Services]:
             owned=await asyncio.to_thread(Owned.kept_in, node.home / SECURITY / "missions.key"),
             limiter=limiter,
             audit=record,
+            answers=answers,
             generator=CodeGenerator(model) if model.writes else None,
             engine=engine,
+            duels=Duels.kept_in(node.home),
+            reviews=PatchReviews(node.home / HEART),
             clock=clock,
             settings=settings,
             alerts=lambda: tuple(alerts),

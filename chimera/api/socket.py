@@ -20,7 +20,7 @@ from chimera.api.guard import address_of, admit, authenticate, services_of
 from chimera.api.problems import of
 from chimera.api.routes import node, swarm
 from chimera.api.services import Services
-from chimera.api.streams import Open, events_of
+from chimera.api.streams import Open, Reads, events_of
 from chimera.core.errors import ChimeraError, Forbidden, InputError, Overloaded, RateLimited, Unauthenticated
 from chimera.core.types import Frozen
 from chimera.security.principal import Principal
@@ -33,6 +33,9 @@ MAX_SUBSCRIPTIONS = 32
 
 MAX_UNDER_WAY = 32
 """Requests of one socket, beside what it is subscribed to."""
+
+AT_A_TIME = 16
+"""Sockets that are told an event between two looks at the network: telling thousands holds up nobody else."""
 
 BAD_MESSAGE, NOT_AUTHENTICATED, ENDED, TOO_SLOW, TOO_MANY = 1007, 4401, 4403, 4408, 1013
 
@@ -91,10 +94,17 @@ class Sockets:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._open: set[asyncio.Task[Any]] = set()
-        self._known = Open(services.settings.max_sockets, services.settings.max_sockets_each)
+        self.known = Open(services.settings.max_sockets, services.settings.max_sockets_each)
+        self.reads = Reads(services.swarm)
+        self._turn = asyncio.Semaphore(AT_A_TIME)
 
     def __len__(self) -> int:
         return len(self._open)
+
+    async def turn(self) -> None:
+        """Wait for one's turn: few have theirs at a time."""
+        async with self._turn:
+            await asyncio.sleep(0)
 
     @staticmethod
     async def serve(socket: WebSocket) -> None:
@@ -126,7 +136,7 @@ class Sockets:
         self._open.add(task)
         try:
             await socket.accept()
-            await _Session(socket, services, self._known).run()
+            await _Session(socket, services, self).run()
         except WebSocketDisconnect:
             return
         finally:
@@ -136,10 +146,10 @@ class Sockets:
 class _Session:
     """One socket, from its first message to its end."""
 
-    def __init__(self, socket: WebSocket, services: Services, known: Open) -> None:
+    def __init__(self, socket: WebSocket, services: Services, sockets: Sockets) -> None:
         self._socket = socket
         self._services = services
-        self._known = known
+        self._sockets = sockets
         self._out: asyncio.Queue[str] = asyncio.Queue(services.settings.socket_queue)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions = 0
@@ -157,7 +167,7 @@ class _Session:
             await self._close(NOT_AUTHENTICATED, why)
             return
         try:
-            leave = self._known.enter(f"{principal.kind}:{principal.subject}")
+            leave = self._sockets.known.enter(f"{principal.kind}:{principal.subject}")
         except (RateLimited, Overloaded) as error:
             await self._close(TOO_MANY, str(error))
             return
@@ -250,12 +260,13 @@ class _Session:
                 return {"mission_id": asked.mission_id}
 
     async def _follow(self, asked: Subscribe) -> None:
-        here = self._services
-        try:
-            async for found in events_of(here, asked.mission_id, asked.after, lambda: None):  # `_watch` looks after it
+        sockets, asked_id = self._sockets, json.dumps(asked.id)
+        try:  # that the token is good, `_watch` sees to
+            async for found in events_of(self._services, asked.mission_id, asked.after, sockets.reads):
                 for event in found:
-                    await self._tell({"type": "event", "id": asked.id, "event": event.model_dump(mode="json")})
-            await self._tell({"type": "ended", "id": asked.id, "mission_id": asked.mission_id})
+                    await sockets.turn()
+                    await self._tell(f'{{"type":"event","id":{asked_id},"event":{event.text}}}')
+            await self._tell(f'{{"type":"ended","id":{asked_id},"mission_id":{json.dumps(asked.mission_id)}}}')
         except TimeoutError:
             self._finish(TOO_SLOW, SLOW)
         except Exception as error:
@@ -293,10 +304,13 @@ class _Session:
         except asyncio.QueueFull:
             self._finish(TOO_SLOW, SLOW)
 
-    async def _tell(self, told: dict[str, Any]) -> None:
+    async def _tell(self, text: str) -> None:
         """What was subscribed to, as fast as it is read. Raises TimeoutError."""
+        if not self._out.full():
+            self._out.put_nowait(text)
+            return
         async with asyncio.timeout(self._services.settings.slow_s):
-            await self._out.put(json.dumps(told, separators=(",", ":")))
+            await self._out.put(text)
 
     def _fail(self, asked_id: str, error: Exception) -> None:
         told = json.loads(bytes(of(error).body))

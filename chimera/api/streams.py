@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi.responses import StreamingResponse
 
 from chimera.api.bounds import Message, Receive, Scope, Send
 from chimera.api.services import Services
+from chimera.client import SwarmCoordinator
 from chimera.core.errors import ChimeraError, Overloaded, RateLimited, Unauthenticated
 from chimera.core.events import Event
 from chimera.security.principal import Principal
@@ -24,6 +27,19 @@ POLL_S = 20.0
 
 RECHECK_S = 1.0
 """A token that was revoked ends its stream within this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event in words: `text` is JSON, on one line."""
+
+    seq: int
+    kind: str
+    text: str
+
+    @classmethod
+    def of(cls, event: Event) -> Told:
+        return cls(event.seq, event.kind, json.dumps(event.model_dump(mode="json"), separators=(",", ":")))
 
 
 class Open:
@@ -81,13 +97,60 @@ class EventStream(StreamingResponse):
             self._leave()
 
 
-async def events_of(
-    here: Services, mission_id: str, after: int, may_go_on: Callable[[], object]
-) -> AsyncIterator[list[Event]]:
-    """A mission's events until its last; an empty list now and then. `may_go_on` raises when the caller may no more."""
+Read = Callable[[str, int], Awaitable[Sequence[Told]]]
+
+
+class Reads:
+    """Reads of the swarm that are under way: whoever waits for the same thing waits for one of them.
+
+    A thousand sockets that follow one mission are one call to the swarm at a time, and each event is put into words
+    once. Who may see the mission has been checked before.
+    """
+
+    def __init__(self, swarm: SwarmCoordinator) -> None:
+        self._swarm = swarm
+        self._under_way: dict[tuple[str, int], _Shared] = {}
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    async def __call__(self, mission_id: str, after: int) -> Sequence[Told]:
+        """Events after that one, when there are any; none after POLL_S. Raises what reading them raises."""
+        key = (mission_id, after)
+        shared = self._under_way.get(key)
+        if shared is None:
+            shared = self._under_way[key] = _Shared(asyncio.create_task(read(self._swarm, mission_id, after)))
+            shared.task.add_done_callback(partial(self._forget, key, shared))
+        shared.waiting += 1
+        try:
+            return await asyncio.shield(shared.task)
+        finally:
+            shared.waiting -= 1
+            if not shared.waiting:
+                self._forget(key, shared)
+                shared.task.cancel()
+
+    def _forget(self, key: tuple[str, int], shared: _Shared, _: object = None) -> None:
+        if self._under_way.get(key) is shared:
+            del self._under_way[key]
+
+
+@dataclass
+class _Shared:
+    task: asyncio.Task[Sequence[Told]]
+    waiting: int = 0
+
+
+async def read(swarm: SwarmCoordinator, mission_id: str, after: int) -> Sequence[Told]:
+    """As `Reads`, for one who waits alone."""
+    return tuple(Told.of(event) for event in await swarm.read_events(mission_id, after, POLL_S))
+
+
+async def events_of(here: Services, mission_id: str, after: int, reading: Read) -> AsyncIterator[Sequence[Told]]:
+    """A mission's events until its last; none now and then."""
     seq = after
     while True:
-        found = await _checked(here.swarm.read_events(mission_id, seq, POLL_S), may_go_on)
+        found = await reading(mission_id, seq)
         if found:
             seq = found[-1].seq
         yield found
@@ -100,14 +163,13 @@ async def events_of(
 async def sse(here: Services, caller: Principal, token: str, mission_id: str, after: int) -> AsyncIterator[str]:
     """A mission's events in the form of the standard; an error that ends them is the last."""
 
-    def may_go_on() -> None:
-        here.security.verify(token)
+    def reading(mission_id: str, after: int) -> Awaitable[Sequence[Told]]:
+        return _checked(read(here.swarm, mission_id, after), lambda: here.security.verify(token))
 
     try:
-        async for found in events_of(here, mission_id, after, may_go_on):
+        async for found in events_of(here, mission_id, after, reading):
             for event in found:
-                data = json.dumps(event.model_dump(mode="json"), separators=(",", ":"))
-                yield f"id: {event.seq}\nevent: {event.kind}\ndata: {data}\n\n"
+                yield f"id: {event.seq}\nevent: {event.kind}\ndata: {event.text}\n\n"
             if not found:
                 yield ": still running\n\n"
     except ChimeraError as error:

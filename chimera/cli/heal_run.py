@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-import io
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -21,6 +19,7 @@ from chimera.cli.settings import read_settings
 from chimera.core.clock import SystemClock
 from chimera.core.errors import BudgetExceeded, HealingError, InputError, SandboxUnavailable
 from chimera.healing.apply import apply, recover
+from chimera.healing.diff import diff_of
 from chimera.healing.failure import Failure
 from chimera.healing.generator import CodeGenerator, GeneratorOptions
 from chimera.healing.healer import Healer, HealerOptions, PatchResult
@@ -180,18 +179,6 @@ def _show(diff: str) -> None:
     for line in diff.splitlines():
         style = "green" if line.startswith("+") else "red" if line.startswith("-") else ""
         render.say((line.expandtabs(), style))
-
-
-def diff_of(path: str, old: bytes | None, new: bytes) -> str:
-    """A unified diff that `git apply` takes: lines end at a line feed only, and one that is not ended says so."""
-    was = "/dev/null" if old is None else f"a/{path}"
-    before, after = (_lines(data.decode()) for data in (old or b"", new))
-    said = difflib.unified_diff(before, after, was, f"b/{path}")
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in said)
-
-
-def _lines(text: str) -> list[str]:
-    return list(io.StringIO(text, newline="\n"))
 
 
 def _hidden_tests(request: Request) -> Path:

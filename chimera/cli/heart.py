@@ -103,7 +103,7 @@ def heart_agree(patch: PatchId, home: Home = None) -> None:
     """
     from chimera.cli.heart_reviews import execute_answer
 
-    raise typer.Exit(execute_answer(home, patch, "agree"))
+    raise typer.Exit(execute_answer(home, patch, "approve"))
 
 
 @heart.command("refuse")

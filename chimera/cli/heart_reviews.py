@@ -1,34 +1,21 @@
-"""Patches that wait for a person: shown, and answered through a file that the node's process looks for.
-
-The node alone applies patches, in its own process. An answer that is given while none runs is heeded by the next.
-"""
+"""Patches that wait for a person: shown, and answered through a file that the node's process looks for."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from string import hexdigits
-from typing import Literal
 
 from chimera.cli import render
 from chimera.cli.arena import command
-from chimera.cli.heal_run import diff_of
 from chimera.cli.settings import read_settings
-from chimera.core.errors import InputError, Overloaded
-from chimera.system.heart import HeartNode
-from chimera.system.proposals import Asked, Proposal
+from chimera.core.errors import InputError
+from chimera.system.reviews import Answer, PatchReviews, Review
 
 DONE = 0
 
-EVERY_S = 0.5
-"""Between two looks for answers."""
-
 MIN_CHARS, MAX_CHARS = 4, 32
 """Of an id, that are to be given."""
-
-Answer = Literal["agree", "refuse"]
 
 
 def execute_list(home: Path | None, *, as_json: bool) -> int:
@@ -42,25 +29,19 @@ def execute_answer(home: Path | None, patch: str, answer: Answer) -> int:
 
 
 async def _list(home: Path | None, as_json: bool) -> int:
-    asked = Asked(_folder(home) / "reviews")
-    for patch_id in (ids := asked.ids()):
-        _show(patch_id, asked.read(patch_id), as_json=as_json)
-    if not ids:
+    reviews = PatchReviews(_folder(home))
+    for each in (found := reviews.waiting()):
+        _show(reviews.read(each.id), as_json=as_json)
+    if not found:
         render.note("no patch waits for a person")
     return DONE
 
 
 async def _answer(home: Path | None, patch: str, answer: Answer) -> int:
     folder = _folder(home)
-    asked = Asked(folder / "reviews")
-    proposal = asked.read(the_one(patch, asked.ids()))
-    answers = folder / "answers"
-    try:
-        answers.mkdir(exist_ok=True)
-        (answers / f"{proposal.patch.id}.{answer}").touch()
-    except OSError as error:
-        raise InputError(f"{answers} cannot be written: {error.strerror}") from None
-    render.note(f"{answer}: {proposal.patch.summary}; the node in {folder} heeds it at once, or when it runs again")
+    reviews = PatchReviews(folder)
+    found = reviews.answer(the_one(patch, [each.id for each in reviews.waiting()]), answer)
+    render.note(f"{answer}: {found.summary}; the node in {folder} heeds it at once, or when it runs again")
     return DONE
 
 
@@ -87,32 +68,15 @@ def _folder(home: Path | None) -> Path:
     return folder
 
 
-def _show(patch_id: str, proposal: Proposal, *, as_json: bool) -> None:
-    olds = {path: None if text is None else text.encode() for path, text in proposal.before.items()}
-    diff = "".join(diff_of(path, olds.get(path), text.encode()) for path, text in sorted(proposal.changes.items()))
-    summary = proposal.patch.summary
-    told = {"patch": patch_id, "subject": proposal.decision.subject, "confidence": proposal.confidence}
+def _show(review: Review, *, as_json: bool) -> None:
+    diff = "".join(each.diff for each in review.diffs)
+    told = {"patch": review.id, "subject": review.module, "confidence": review.confidence}
     if as_json:
-        render.line(render.to_line(told | {"summary": summary, "failure": proposal.failure.text, "diff": diff}))
+        render.line(render.to_line(told | {"summary": review.summary, "failure": review.failure, "diff": diff}))
         return
-    subject = command.one_line(proposal.decision.subject)
-    render.say((patch_id, "bold"), f"  {subject}, confidence {proposal.confidence:.2f}: {command.one_line(summary)}")
+    subject = command.one_line(review.module)
+    render.say(
+        (review.id, "bold"), f"  {subject}, confidence {review.confidence:.2f}: {command.one_line(review.summary)}"
+    )
     for line in diff.splitlines():
         render.say(f"    {line.expandtabs()}")
-
-
-async def heed(node: HeartNode, home: Path) -> None:
-    """Give the node the answers that people leave, as they come, until cancelled. One that fits nothing is told."""
-    methods = {".agree": node.agree, ".refuse": node.refuse}
-    while True:
-        for path in sorted(path for path in (home / "answers").glob("*") if path.suffix in methods):
-            try:
-                methods[path.suffix](path.stem)
-            except Overloaded as error:
-                render.note(f"{path.name} waits: {error}")
-                continue
-            except Exception as error:  # whatever lies there, the node goes on
-                render.note(f"{path.name} came to nothing: {error}")
-            with suppress(OSError):
-                path.unlink()
-        await asyncio.sleep(EVERY_S)

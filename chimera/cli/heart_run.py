@@ -21,7 +21,6 @@ from chimera.cli import render
 from chimera.cli.arena import command
 from chimera.cli.heart_file import HeartFile, read_heart_file
 from chimera.cli.heart_log import show
-from chimera.cli.heart_reviews import heed
 from chimera.cli.model import open_writer
 from chimera.cli.places import held_out, module_file, outside
 from chimera.cli.watch import tell
@@ -35,6 +34,7 @@ from chimera.llm.meter import Cap, Caps
 from chimera.llm.prices import Prices
 from chimera.reload.manager import HotReloadManager
 from chimera.system.heart import MAX_EVENTS, HeartEvent, HeartNode
+from chimera.system.reviews import heed
 
 ENDED = 0
 
@@ -102,7 +102,7 @@ async def _until_over(node: HeartNode, source: Source, ending: Ending, home: Pat
     heeding: list[asyncio.Task[None]] = []
 
     def opened() -> None:
-        heeding.append(asyncio.create_task(heed(node, home)))
+        heeding.append(asyncio.create_task(heed(node, home, render.note)))
         where = f" at {source.address}" if source.address is not None else ""
         render.note(f"watching {command.one_line(source.name)}{where}; steps follow, Ctrl-C ends")
 

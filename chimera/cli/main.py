@@ -10,6 +10,7 @@ import typer
 
 from chimera.cli.arena.main import app as arena
 from chimera.cli.audit import audit
+from chimera.cli.certs import certs
 from chimera.cli.heal import heal
 from chimera.cli.heart import heart
 from chimera.cli.reload import reload
@@ -35,6 +36,7 @@ app.add_typer(arena, name="arena")
 app.add_typer(bench)
 app.add_typer(missions)
 app.add_typer(audit)
+app.add_typer(certs)
 app.add_typer(heal)
 app.add_typer(heart)
 app.add_typer(anomaly)

@@ -17,7 +17,10 @@ from chimera.core.types import AgentSpec, Budget, Task, TaskResult
 from chimera.http_client.node import HttpNode
 from chimera.http_client.transport import Transport
 from chimera.reload.messages import Reloaded, ReloadStatus
+from chimera.security.capabilities import CapabilityToken
 from chimera.storage.journal import MissionSummary
+from chimera.swarm.mission import Mission
+from chimera.swarm.mission_file import load_mission, parse_mission
 from chimera.swarm.status import SwarmStatus
 
 T = TypeVar("T")
@@ -72,6 +75,10 @@ class Client:
         """Log in, and change the password if a new one is given, which a one-time password needs."""
         self._do(self._node.login(user, password, new_password))
 
+    def logout(self) -> None:
+        """End the session: its tokens are of no use any more, wherever they are. An API key is revoked instead."""
+        self._do(self._node.logout())
+
     def who(self) -> dict[str, Any]:
         """Whom the token stands for: subject, role, kind, permissions, expires_at."""
         return self._do(self._node.who())
@@ -91,6 +98,27 @@ class Client:
         """End a key, and those that were made with it."""
         self._do(self._node.revoke_key(key_id))
 
+    def issue_capability(
+        self,
+        operations: Sequence[str],
+        resource: str,
+        *,
+        ttl_s: float = 900.0,
+        holder: str | None = None,
+        caveats: Mapping[str, Any] | None = None,
+    ) -> tuple[CapabilityToken, str]:
+        """Leave for these operations on a resource, to hand to an agent: its token, which cannot be had again; its id.
+
+        It is for `holder`, the caller by default. `expires_at` (seconds since the epoch), `resource`, `operations`,
+        `max_usd`, `uses`, `audience` and `tenant` may be `caveats`.
+        """
+        asked = self._node.issue_capability(operations, resource, ttl_s=ttl_s, holder=holder, caveats=caveats)
+        return self._do(asked)
+
+    def revoke_capability(self, revocation_id: str) -> None:
+        """End a capability, and all that is derived from it, within a second."""
+        self._do(self._node.revoke_capability(revocation_id))
+
     def spawn_agent(self, spec: AgentSpec) -> str:
         """Spawn one agent and return its id."""
         return self.spawn_agents([spec])[0]
@@ -106,6 +134,18 @@ class Client:
     def start_task(self, task: Task, *, budget: Budget | None = None) -> str:
         """Start one task and return its mission's id at once."""
         return self._do(self._node.start_task(task, budget))
+
+    def run(self, mission: Mission | Mapping[str, Any] | Path) -> TaskResult:
+        """Run a mission and wait for its result: a Mission, a mapping, or the path of a YAML or JSON file."""
+        return self.result(self.start(mission))
+
+    def start(self, mission: Mission | Mapping[str, Any] | Path) -> str:
+        """Start a mission and return its id at once. Its agents must be there, and it names no documents."""
+        if isinstance(mission, Path):
+            mission = load_mission(mission)
+        elif not isinstance(mission, Mission):
+            mission = parse_mission(mission)
+        return self._do(self._node.start_mission(mission))
 
     def consensus(self, task: Task, *, budget: Budget | None = None) -> TaskResult:
         """Put a question to several agents, and wait for what they agree on."""
@@ -167,6 +207,30 @@ class Client:
     ) -> dict[str, list[float]]:
         """What comes next of a metric that is watched, or of these values: mean, low and high."""
         return self._do(self._node.predict(metric, values, horizon))
+
+    def reviews(self, limit: int = 100) -> list[dict[str, Any]]:
+        """What waits for a person, the longest first: id, module, files, summary, confidence."""
+        return self._do(self._node.reviews(limit))
+
+    def review(self, review_id: str) -> dict[str, Any]:
+        """All of one: failure, diffs, verdict, tests, confidence. Raises NotThere."""
+        return self._do(self._node.review(review_id))
+
+    def approve_review(self, review_id: str) -> dict[str, Any]:
+        """Let the node apply a patch: its code then runs there. Heeded when the node gets to it."""
+        return self._do(self._node.answer_review(review_id, "approve"))
+
+    def refuse_review(self, review_id: str) -> dict[str, Any]:
+        """Have the node forget a patch, and remember that it was refused."""
+        return self._do(self._node.answer_review(review_id, "refuse"))
+
+    def duels(self, limit: int = 100, env_id: str | None = None) -> list[dict[str, Any]]:
+        """Duels that were held on the node's machine, the one that began last first; in `env_id` alone, if given."""
+        return self._do(self._node.duels(limit, env_id))
+
+    def duel(self, duel_id: str) -> dict[str, Any]:
+        """One, with its course: how its interval narrowed. Raises NotThere."""
+        return self._do(self._node.duel(duel_id))
 
     def audit(self, limit: int = 100, **wanted: Any) -> list[dict[str, Any]]:
         """Entries of the audit log, the oldest first; `actor`, `action` and `after` choose."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
-from chimera.core.errors import ClusterError, InputError, NoCluster, SwarmError, Unauthenticated
+from chimera.core.errors import ClusterError, InputError, NoCluster, NotBuilt, SwarmError, Unauthenticated
 from chimera.core.events import Event, EventKind
 from chimera.core.types import AgentSpec, Budget, MissionState, Task, TaskResult
 from chimera.http_client.transport import Transport
 from chimera.reload.messages import Reloaded, ReloadStatus
+from chimera.security.capabilities import CapabilityToken
 from chimera.storage.journal import MissionSummary
+from chimera.swarm.mission import Mission
 from chimera.swarm.status import SwarmStatus
 
 T = TypeVar("T")
@@ -30,6 +33,9 @@ PAGE = 200
 MOST_AGENTS = 10_000
 """In one request."""
 
+NOT_SENT = {"docs", "model", "agents", "spawn"}
+"""What of a mission is for whoever starts it where the swarm is."""
+
 
 class HttpNode:
     """One node. Errors are those of the Python API; Unauthenticated, Forbidden and RateLimited besides."""
@@ -43,6 +49,14 @@ class HttpNode:
         if new_password is not None:
             body["new_password"] = new_password
         await self.transport.log_in(await self.transport.post("/api/auth/login", body, once=False))
+
+    async def logout(self) -> None:
+        """End the session that `login` or the token began, here and at the node. Raises InputError for an API key."""
+        held = self.transport.refresh_token or self.transport.token
+        if held:
+            with suppress(Unauthenticated):  # it has ended already
+                await self.transport.post("/api/auth/logout", {"token": held})
+        self.transport.token = self.transport.refresh_token = None
 
     async def who(self) -> dict[str, Any]:
         """Whom the token stands for: subject, role, kind, permissions, expires_at. Raises Unauthenticated."""
@@ -62,6 +76,23 @@ class HttpNode:
     async def revoke_key(self, key_id: str) -> None:
         await self.transport.delete(f"/api/keys/{quote(key_id, safe='')}")
 
+    async def issue_capability(
+        self,
+        operations: Sequence[str],
+        resource: str,
+        *,
+        ttl_s: float = 900.0,
+        holder: str | None = None,
+        caveats: Mapping[str, Any] | None = None,
+    ) -> tuple[CapabilityToken, str]:
+        """A capability, which cannot be had again, and its id. `caveats`: see `chimera.api.bodies.Caveats`."""
+        body = {"operations": list(operations), "resource": resource, "ttl_s": ttl_s, "holder": holder}
+        made = await self.transport.post("/api/capabilities", {**body, "caveats": dict(caveats or {})})
+        return CapabilityToken(made["token"]), made["id"]
+
+    async def revoke_capability(self, revocation_id: str) -> None:
+        await self.transport.delete(f"/api/capabilities/{quote(revocation_id, safe='')}")
+
     async def spawn_agents(self, specs: Sequence[AgentSpec]) -> list[str]:
         """Spawn agents whose policies are named. Each run of equal ones is spawned whole or not at all."""
         ids: list[str] = []
@@ -77,6 +108,15 @@ class HttpNode:
 
     async def start_task(self, task: Task, budget: Budget | None = None) -> str:
         return str((await self.transport.post("/api/swarm/task", _asked(task, budget)))["mission_id"])
+
+    async def start_mission(self, mission: Mission) -> str:
+        """Start a mission whose agents are there. Raises NotBuilt for one over documents."""
+        if mission.docs is not None:
+            raise NotBuilt(
+                "over HTTP a mission names no documents: attach to the swarm's Ray, or put text into `inputs`"
+            )
+        body = mission.model_dump(mode="json", exclude_defaults=True, exclude=NOT_SENT)
+        return str((await self.transport.post("/api/swarm/missions", body))["mission_id"])
 
     async def consensus(self, task: Task, budget: Budget | None = None) -> TaskResult:
         """Put a question to several agents, and wait for what they agree on."""
@@ -167,6 +207,29 @@ class HttpNode:
         told: dict[str, list[float]] = await self.transport.post("/api/anomaly/predict", body, patience_s=60.0)
         return told
 
+    async def reviews(self, limit: int = 100) -> list[dict[str, Any]]:
+        """What waits for a person, the longest first."""
+        return await self._pages("/api/reviews", most=limit)
+
+    async def review(self, review_id: str) -> dict[str, Any]:
+        """All of one: failure, diffs, verdict, tests, confidence. Raises NotThere."""
+        found: dict[str, Any] = await self.transport.get(_review(review_id))
+        return found
+
+    async def answer_review(self, review_id: str, answer: Literal["approve", "refuse"]) -> dict[str, Any]:
+        """Leave an answer, which is heeded in its own time. Raises NotThere."""
+        told: dict[str, Any] = await self.transport.post(f"{_review(review_id)}/{answer}", {})
+        return told
+
+    async def duels(self, limit: int = 100, env_id: str | None = None) -> list[dict[str, Any]]:
+        """Duels that were held on the node's machine, the one that began last first."""
+        return await self._pages("/api/arena/duels", most=limit, env=env_id)
+
+    async def duel(self, duel_id: str) -> dict[str, Any]:
+        """One, with its course: how its interval narrowed. Raises NotThere."""
+        found: dict[str, Any] = await self.transport.get(f"/api/arena/duels/{quote(duel_id, safe='')}")
+        return found
+
     async def audit(self, limit: int = 100, **wanted: Any) -> list[dict[str, Any]]:
         """Entries of the audit log, the oldest first; `actor`, `action` and `after` choose."""
         page = await self.transport.get("/api/audit", limit=limit, **wanted)
@@ -205,3 +268,7 @@ def _asked(task: Task, budget: Budget | None) -> dict[str, Any]:
 
 def _mission(mission_id: str) -> str:
     return f"/api/swarm/missions/{quote(mission_id, safe='')}"
+
+
+def _review(review_id: str) -> str:
+    return f"/api/reviews/{quote(review_id, safe='')}"

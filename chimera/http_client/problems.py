@@ -72,4 +72,4 @@ _KINDS = {
     _dashed(name): kind
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, ChimeraError)
-}
+} | {"interrupted": errors.SwarmError}

@@ -13,6 +13,7 @@ from chimera.core.types import AgentSpec, Budget, TaskResult
 from chimera.http_client.node import HttpNode
 from chimera.http_client.transport import Transport
 from chimera.swarm.graph import TaskGraph
+from chimera.swarm.mission import Mission
 from chimera.swarm.policy import Seat
 
 LOOK_S = 1.0
@@ -56,11 +57,14 @@ class RemoteSwarm:
         self, graph: TaskGraph, deadline_s: float, budget: Budget | None = None, mission_id: str = ""
     ) -> str:
         if len(graph.nodes) != 1 or graph.nodes[0].after:
-            raise NotBuilt("over HTTP a mission is one task: attach to the swarm's Ray for graphs and documents")
-        if mission_id:
-            raise InputError("over HTTP the node chooses a mission's id: leave it out")
+            raise NotBuilt("over HTTP a graph of tasks goes as a mission: start that")
+        _refuse_id(mission_id)
         task = graph.nodes[0].task.model_copy(update={"deadline_s": deadline_s})
         return await self._node.start_task(task, budget)
+
+    async def start(self, mission: Mission, mission_id: str = "") -> str:
+        _refuse_id(mission_id)
+        return await self._node.start_mission(mission)
 
     async def result(self, mission_id: str) -> TaskResult:
         return await self._node.result(mission_id)
@@ -107,3 +111,8 @@ class RemoteSwarm:
 
     async def _reload_status(self) -> Any:
         return await self._node.reload_status()
+
+
+def _refuse_id(mission_id: str) -> None:
+    if mission_id:
+        raise InputError("over HTTP the node chooses a mission's id: leave it out")

@@ -122,7 +122,7 @@ def shown(fresh: ModuleType, in_use: Callable[[], ModuleType | None], wait_s: fl
                 point(name, old)
             for module in (fresh, *(sys.modules[other] for other in noting.names if other in sys.modules)):
                 names = vars(module)
-                for key in [key for key, value in list(names.items()) if value is stand_in]:
+                for key in [key for key, value in names.copy().items() if value is stand_in]:
                     names[key] = fresh
                 if module is not fresh and _keeps(names, fresh):
                     drawn.append(module)
@@ -165,7 +165,7 @@ def point(name: str, module: ModuleType | None) -> None:
 def bind_children(package: ModuleType) -> None:
     """Its submodules that are loaded become its attributes, as they are after an import."""
     prefix = f"{package.__name__}."
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # in one step: other threads import meanwhile
         child = name.removeprefix(prefix)
         direct = name.startswith(prefix) and "." not in child
         if direct and isinstance(vars(package).get(child, module), ModuleType):
@@ -179,5 +179,5 @@ def forget(modules: Sequence[ModuleType]) -> None:
 
 
 def _keeps(names: dict[str, Any], fresh: ModuleType) -> bool:
-    own = {id(value) for value in vars(fresh).values() if getattr(value, "__module__", None) == fresh.__name__}
-    return any(value is fresh or id(value) in own for value in names.values())
+    own = {id(value) for value in vars(fresh).copy().values() if getattr(value, "__module__", None) == fresh.__name__}
+    return any(value is fresh or id(value) in own for value in names.copy().values())

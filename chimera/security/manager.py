@@ -13,25 +13,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import JsonValue
 
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.errors import Forbidden, InputError, NotThere, TokenReused, Unauthenticated
+from chimera.security import issuing
 from chimera.security.api_keys import MAX_LIFETIME_S, APIKey, ApiKeys, looks_like_key
 from chimera.security.jwt_manager import Identity, JWTManager, Revocations, TokenPair
 from chimera.security.jwt_rules import LEEWAY_S
 from chimera.security.keyring import KeyRing
 from chimera.security.passwords import Passwords, one_time_password, refuse_weak
 from chimera.security.principal import Principal
+from chimera.security.refusals import AuditSink, Refusal, hold
 from chimera.security.roles import PERMISSIONS, Permission, Role, covers, effective
 from chimera.security.sessions import Sessions
 from chimera.security.store import SecurityStore
 from chimera.security.users import User, Users
 
 if TYPE_CHECKING:
-    from chimera.security.capabilities import CapabilityAuthority, CapabilityToken
+    from chimera.security.capabilities import CapabilityToken
+    from chimera.security.capability_home import CapabilityHome
     from chimera.security.caveats import Caveat
 
 __all__ = ["AuditSink", "Revocations", "SecurityManager", "TokenPair", "LOCAL"]
@@ -45,14 +48,6 @@ LOGIN_REFUSED = "the user or the password is wrong, or there were too many tries
 
 LOCAL = Principal(subject="local", role=Role.ADMIN, kind="user", token_id="local")
 """Whoever runs a command on the machine that has the files. Never for what came over a network."""
-
-
-class AuditSink(Protocol):
-    """Where it is written down who did what, and what was refused."""
-
-    def append(
-        self, actor: str, action: str, resource: str, outcome: str, detail: Mapping[str, JsonValue]
-    ) -> object: ...
 
 
 class SecurityManager:
@@ -69,7 +64,7 @@ class SecurityManager:
         clock: Clock | None = None,
         revocations: Revocations | None = None,
         audit: AuditSink | None = None,
-        capabilities: CapabilityAuthority | None = None,
+        capabilities: CapabilityHome | None = None,
         passwords: Passwords | None = None,
         issuer: str = "chimera",
         audience: str = "chimera-api",
@@ -117,7 +112,8 @@ class SecurityManager:
         self, actor: str, action: str, resource: str, outcome: str, detail: Mapping[str, JsonValue] | None = None
     ) -> None:
         """Write down what was done or refused. No secrets in it."""
-        if self._audit is not None:
+        held = outcome == "forbidden" and hold(Refusal(actor, str(action), resource, detail or {}))
+        if self._audit is not None and not held:  # what is held is written with the request that it belongs to
             self._audit.append(actor, str(action), resource, outcome, detail or {})
 
     async def authenticate(self, user: str, password: str, *, new_password: str | None = None) -> TokenPair:
@@ -164,6 +160,12 @@ class SecurityManager:
         else:
             claims = await self.tokens.revoke(token)
             self.audit(claims.subject, "revoke", f"sessions/{claims.sid}", "ok")
+
+    async def log_out(self, token: str) -> None:
+        """End the session of an access or a refresh token. Raises Unauthenticated; InputError for an API key."""
+        if looks_like_key(token):
+            raise InputError("an API key has no session: revoke it, with DELETE /api/keys/ID")
+        await self.revoke(token)
 
     async def create_api_key(
         self,
@@ -303,18 +305,17 @@ class SecurityManager:
         subject: str = "",
         caveats: Iterable[Caveat] = (),
     ) -> CapabilityToken:
-        """A capability for `subject` (default: `by`) out of what `by` may do. Raises Forbidden, InputError."""
-        asked = (operations,) if isinstance(operations, str) else tuple(operations)
-        self.check(by, Permission.CAPABILITY_ISSUE, resource)
-        for permission in Permission:
-            if permission in asked:
-                self.check(by, permission, resource)
-        if self._capabilities is None:
-            raise InputError("no capabilities are issued here: give this SecurityManager a CapabilityAuthority")
-        token = self._capabilities.issue(subject or by.subject, asked, resource, ttl_s=ttl_s, caveats=caveats)
-        about: dict[str, JsonValue] = {"subject": subject or by.subject, "operations": list(asked)}
-        self.audit(by.subject, Permission.CAPABILITY_ISSUE, resource, "ok", about)
-        return token
+        """A capability for `subject` (default: `by`, and of its tenant) out of what `by` may do. Waits for the disk.
+
+        Raises Forbidden, InputError, Overloaded.
+        """
+        return issuing.issue(
+            self, self._capabilities, by, operations, resource, ttl_s=ttl_s, subject=subject, caveats=caveats
+        )
+
+    async def revoke_capability(self, revocation_id: str, *, by: Principal) -> None:
+        """Refuse a capability that `by` has issued, or with `capability:revoke` anybody's. Raises NotThere."""
+        await issuing.revoke(self, self._capabilities, revocation_id, by)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The public keys that this Chimera's tokens can be verified with, to be published."""

@@ -39,6 +39,7 @@ class Permission(StrEnum):
     ARENA_READ = "arena:read"
     REVIEW_READ = "review:read"
     REVIEW_DECIDE = "review:decide"
+    """An approval runs code on the node: it is for whoever may reload modules, and not for who may merely act."""
     RELOAD_READ = "reload:read"
     RELOAD_MODULE = "reload:module"
     KEYS_CREATE = "keys:create"
@@ -77,7 +78,6 @@ _OPERATOR = _OBSERVER | {
     Permission.SWARM_CONSENSUS,
     Permission.SWARM_CANCEL,
     Permission.LLM_GENERATE,
-    Permission.REVIEW_DECIDE,
     Permission.KEYS_CREATE,
     Permission.KEYS_REVOKE,
     Permission.CAPABILITY_ISSUE,

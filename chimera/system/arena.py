@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +20,14 @@ from chimera.arena.duel.types import DuelResult, Outcome
 from chimera.arena.envs.registry import environment
 from chimera.arena.miners.client import open_miner
 from chimera.arena.types import EnvId
+from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import ClusterError, InputError
+from chimera.core.errors import ClusterError, InputError, StorageError
 from chimera.core.types import Frozen
+from chimera.system.duels import Duels
+from chimera.system.recording import records_of
+
+log = logging.getLogger(__name__)
 
 MAX_SEED_CHARS = 64
 
@@ -98,12 +104,30 @@ async def check_request(request: DuelRequest) -> None:
             await miner.close()
 
 
-async def hold_duel(request: DuelRequest, settings: Settings, watch: Watcher) -> DuelReport:
-    """Hold the duel: an actor an environment, side by side, until the whole is decided.
+async def hold_duel(
+    request: DuelRequest, settings: Settings, watch: Watcher, *, clock: Clock | None = None
+) -> DuelReport:
+    """Hold the duel, and put it on record: an actor an environment, side by side, until the whole is decided.
 
-    Raises InputError before anything is started, ClusterError, and MinerError when a miner cannot be reached.
+    Raises InputError before anything is started, ClusterError, and MinerError when a miner cannot be reached. A record
+    that cannot be written is logged, and takes nothing back.
     """
     await check_request(request)
+    clock = clock or SystemClock()
+    began_s = clock.now()
+    report = await _held(request, settings, watch)
+    try:
+        await asyncio.to_thread(_keep, report, Duels.kept_in(settings.home), began_s, clock.now())
+    except StorageError as error:
+        log.warning("the duel was held, and is not on record: %s", error)
+    return report
+
+
+def _keep(report: DuelReport, duels: Duels, began_s: float, ended_s: float) -> None:
+    duels.keep(*records_of(report, began_s=began_s, ended_s=ended_s))
+
+
+async def _held(request: DuelRequest, settings: Settings, watch: Watcher) -> DuelReport:
     connection = cluster.connect(settings)
     name, duels = f"duel-{secrets.token_hex(3)}", []
     standings: dict[str, Standing] = {}

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from chimera.core.errors import HealingError, InputError
+from chimera.core.errors import HealingError, InputError, PatchInvalid
 from chimera.core.types import Frozen, Share
 from chimera.core.watching import Alert
 from chimera.healing.failure import Failure
 from chimera.healing.judge import Verdict
-from chimera.healing.patch import CodePatch
+from chimera.healing.patch import CodePatch, edited
 from chimera.system.metacognition import Decision
 
 MAX_ASKED = 100
@@ -66,8 +66,8 @@ class Asked:
         path = self._path(patch_id)
         if (found := read_proposal(path)) is None:
             raise InputError(f"no patch {patch_id} waits for a person: {', '.join(self.ids()) or 'none does'}")
-        if found.patch.id != patch_id:
-            raise InputError(f"{path} holds another patch than its name says: look at it, and delete it")
+        if (flaw := flaw_of(found, patch_id)) is not None:
+            raise InputError(f"{path} {flaw}: look at it, and delete it")
         return found
 
     def drop(self, patch_id: str) -> None:
@@ -77,6 +77,17 @@ class Asked:
         if not _ID.fullmatch(patch_id):
             raise InputError(f"{patch_id!a:.100} is no id of a patch: those are 32 hex digits")
         return self._folder / f"{patch_id}.json"
+
+
+def flaw_of(proposal: Proposal, patch_id: str) -> str | None:
+    """What is wrong with it, where its file was changed: its id follows from its edits, and its texts from both."""
+    before = {path: text for path, text in proposal.before.items() if text is not None}
+    try:
+        if proposal.patch.id == patch_id and edited(before, proposal.patch) == proposal.changes:
+            return None
+    except PatchInvalid as error:
+        return f"holds a patch that does not fit: {error}"
+    return "holds another patch than its name says"
 
 
 def read_proposal(path: Path) -> Proposal | None:

@@ -7,7 +7,7 @@ Times are whole microseconds since the epoch, UTC: what is hashed and signed has
 from __future__ import annotations
 
 import hashlib
-from decimal import Decimal, Inexact, InvalidOperation, Overflow, localcontext
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, localcontext
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -236,7 +236,7 @@ DEFAULT_CAPS = tuple(
 def nano(amount: str | int | Decimal) -> int:
     """Billionths, of an amount in whole units: "12.50" is 12_500_000_000. Raises InputError for what is no such."""
     try:
-        with localcontext(prec=28, traps={Inexact: True, InvalidOperation: True, Overflow: True}):
+        with localcontext(Context(prec=28, traps=[Inexact, InvalidOperation, Overflow])):
             exact = Decimal(amount) * NANO
             if isinstance(amount, float) or exact != exact.to_integral_value() or abs(exact) > MAX_AMOUNT:
                 raise InvalidOperation

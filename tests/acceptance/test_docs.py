@@ -65,6 +65,8 @@ CHIMERA_ELSEWHERE = (
     "users role",
     "users disable",
     "users reset",
+    "certs make",
+    "certs check",
     "keys create",
     "keys list",
     "keys revoke",
@@ -76,6 +78,7 @@ ELSEWHERE = (
     "acceptance/test_security_evaluate.py",
     "cluster/test_reload_cli.py",
     "cluster/test_serve.py",
+    "unit/cli/test_certs.py",
     "unit/cli/test_users.py",
 )
 

@@ -27,6 +27,8 @@ RELOAD_KEYS = (base64.b64encode(RELOAD_KEY.public_key().public_bytes(Encoding.Ra
 
 NO_MISSION = "mission-0123456789ab0123456789abcdef"
 
+NO_REVIEW = "0123456789abcdef0123456789abcdef"
+
 
 def reload_of(source: str, module: str = MODULE) -> dict[str, Any]:
     """A reload that the node's key has signed."""
@@ -52,6 +54,9 @@ ASKS: dict[str, Ask] = {
     "POST /api/auth/login": fixed({"user": "observer", "password": PASSWORD}),
     "POST /api/auth/token/verify": Ask(body=lambda node, token: {"token": token}),
     "POST /api/auth/refresh": Ask(body=lambda node, token: {"refresh_token": token}),
+    "POST /api/auth/logout": Ask(body=lambda node, token: {"token": token}),
+    "POST /api/capabilities": fixed({"operations": ["reads:search"], "resource": "web/*"}),
+    "DELETE /api/capabilities/{revocation_id}": Ask(f"/api/capabilities/{NO_REVIEW}"),
     "POST /api/keys/create": fixed({"role": "api_client", "scopes": [], "expires_in_s": 60}),
     "GET /api/keys": Ask(),
     "DELETE /api/keys/{key_id}": Ask("/api/keys/aaaaaaaaaaaaaaaa"),
@@ -59,6 +64,7 @@ ASKS: dict[str, Ask] = {
     "GET /api/swarm": Ask(),
     "POST /api/swarm/spawn": fixed({"policy": "chimera.swarm.roles:echo", "role": "spawned"}),
     "POST /api/swarm/task": fixed({"goal": "what is it?"}),
+    "POST /api/swarm/missions": fixed({"goal": "what is it?", "tasks": [{"id": "a", "goal": "what is it?"}]}),
     "POST /api/swarm/consensus": fixed({"goal": "what is it?", "replicas": 3}),
     "GET /api/swarm/missions": Ask(),
     "GET /api/swarm/missions/{mission_id}": Ask(f"/api/swarm/missions/{NO_MISSION}"),
@@ -70,6 +76,12 @@ ASKS: dict[str, Ask] = {
     "GET /api/reload/stats": Ask(),
     "POST /api/reload/module": fixed(reload_of("VERSION = 2\n", "tests.reloadable_not_there")),
     "GET /api/audit": Ask(),
+    "GET /api/arena/duels": Ask(),
+    "GET /api/arena/duels/{duel_id}": Ask("/api/arena/duels/1767225600000-0a1b2c00"),
+    "GET /api/reviews": Ask(),
+    "GET /api/reviews/{review_id}": Ask(f"/api/reviews/{NO_REVIEW}"),
+    "POST /api/reviews/{review_id}/approve": Ask(f"/api/reviews/{NO_REVIEW}/approve"),
+    "POST /api/reviews/{review_id}/refuse": Ask(f"/api/reviews/{NO_REVIEW}/refuse"),
     "GET /healthz": Ask(),
     "GET /readyz": Ask(),
     "GET /metrics": Ask(),

@@ -149,10 +149,12 @@ async def _subject(node: Served, secret: str) -> str:
 
 def test_each_sees_the_pages_that_they_may(page: Page, node: Served) -> None:
     log_in(page, node, Role.OBSERVER)
-    expect(page.get_by_role("navigation")).to_have_text("SwarmMissionsAnomaliesAPI keys")
+    expect(page.get_by_role("navigation")).to_have_text("SwarmMissionsReviewsAnomaliesDuelsAPI keys")
     page.get_by_role("link", name="Missions").click()
     expect(page.get_by_role("button", name="Submit")).to_have_count(0)
-    page.get_by_role("button", name="Log out").click()
+    with page.expect_response("**/api/auth/logout") as ended:
+        page.get_by_role("button", name="Log out").click()
+    assert ended.value.status == 204
     log_in(page, node, Role.ADMIN)
     page.get_by_role("link", name="Audit").click()
     expect(page.get_by_role("table", name="Audit")).to_contain_text("login")
@@ -198,7 +200,7 @@ def test_every_file_that_the_pages_name_is_in_the_package() -> None:
     text = "".join(
         folder.joinpath(name).read_text(encoding="utf-8") for name in names if name.endswith((".js", ".html"))
     )
-    for name in ("style.css", "main.js", "api.js", "dom.js", "icon.svg", "swarm.js", "missions.js"):
+    for name in ("style.css", "main.js", "api.js", "dom.js", "icon.svg", "swarm.js", "missions.js", "reviews.js"):
         assert name in names and name in text
     assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
     assert "innerHTML" not in text and "eval(" not in text

@@ -107,23 +107,6 @@ def test_addresses_of_one_ipv6_network_are_one_client() -> None:
     assert counted("fe80::1%eth0") == counted("fe80::2")
 
 
-async def test_answers_that_are_remembered_are_bounded_and_of_each_caller(api: Api) -> None:
-    from chimera.api import idempotency
-
-    remembered = api.node.app.state.remembered
-    first = {**await api.node.headers(Role.API_CLIENT), "idempotency-key": "mine"}
-    mission = (await api.client.post("/api/swarm/task", json={"goal": "g"}, headers=first)).text
-    flood = await api.node.headers(Role.OPERATOR)
-    for n in range(idempotency.MAX_EACH + 20):
-        path = "/api/swarm/missions/mission-none/cancel"
-        name = ("user:operator", path, str(n))
-        remembered._keep(name, idempotency._Kept(b"", 1e12))
-    assert len(remembered._by["user:operator"]) == idempotency.MAX_EACH
-    assert (await api.client.post("/api/swarm/task", json={"goal": "g"}, headers=first)).text == mission
-    await api.client.post("/api/swarm/task", json={"goal": "g"}, headers={**flood, "idempotency-key": "new"})
-    assert len(remembered._by["user:operator"]) == idempotency.MAX_EACH
-
-
 @pytest.mark.parametrize("name", [name for name, route in ROUTES.items() if permission_of(route) is not None])
 async def test_every_refusal_is_written_down(api: Api, name: str) -> None:
     method, path = name.split()[0], ASKS[name].path or ROUTES[name].path

@@ -149,9 +149,7 @@ FIELDS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, ask in ASKS.items() if name.startswith("POST") and "cancel" not in name]
-)
+@pytest.mark.parametrize("name", [name for name, route in ROUTES.items() if route.body_field is not None])
 async def test_a_field_that_is_not_asked_for_is_refused(api: Api, name: str) -> None:
     body = ASKS[name].body(api.node, "x") or {}
     for extra in FIELDS:
@@ -213,7 +211,9 @@ async def test_a_secret_is_told_once_also_to_who_repeats(api: Api) -> None:
     second = await api.ask("POST", "/api/keys/create", Role.OPERATOR, json=body, headers=again)
     assert first.status_code == 201
     assert second.status_code == 409
-    assert first.json()["secret"] not in second.text + repr(vars(api.node.app.state.remembered))
+    kept = b"".join(file.read_bytes() for file in api.node.answers.parent.glob("answers.db*"))
+    assert first.json()["secret"] not in second.text and first.json()["secret"].encode() not in kept
+    assert kept
     assert len((await api.ask("GET", "/api/keys", Role.OPERATOR)).json()["items"]) == 1
 
 
@@ -249,6 +249,8 @@ async def test_an_idempotency_key_that_is_none_is_refused(api: Api, key: str) ->
         "chimera.api.routes.node:base64.b64decode",
         "chimera.security.manager:SecurityManager",
         "chimera.swarm.readers:",
+        "chimera.swarm.readers:plan",  # it reads whatever folder a task names
+        "chimera.swarm.readers:bm25",
         "chimera.swarm.roles:echo:system",
         " chimera.swarm.roles:echo",
         "tests.policies:hangs",

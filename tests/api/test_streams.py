@@ -201,8 +201,8 @@ def test_a_stream_ends_when_its_reader_leaves(server: Served) -> None:
     mission_id = _mission(server, role="hanging")
     url = f"{server.url}/api/swarm/missions/{mission_id}/events?stream=true"
     with httpx2.stream("GET", url, headers=server.headers(Role.OPERATOR), timeout=30.0) as answer:
-        next(answer.iter_text())
-        assert len(server.node.app.state.streams) == 1
+        told = next(answer.iter_text())
+        assert len(server.node.app.state.streams) == 1, told
     _until(lambda: len(server.node.app.state.streams) == 0)
 
 

@@ -16,12 +16,14 @@ from fastapi import FastAPI
 from pydantic import JsonValue
 
 from chimera.actors.sessions import Submission
+from chimera.api.answers import Answers
 from chimera.api.app import create_app
 from chimera.api.owned import Owned
 from chimera.api.services import ApiSettings, Services
 from chimera.client import SwarmCoordinator
 from chimera.core.clock import SystemClock
 from chimera.core.types import AgentSpec, Budget, TaskResult
+from chimera.security.capability_home import CapabilityHome
 from chimera.security.jwt_manager import Identity, TokenPair
 from chimera.security.limits import ClientRateLimiter
 from chimera.security.manager import LOCAL, SecurityManager
@@ -30,6 +32,8 @@ from chimera.security.principal import Kind
 from chimera.security.roles import Role
 from chimera.swarm.attempt import NO_LIMIT
 from chimera.swarm.graph import TaskGraph
+from chimera.system.duels import Duels
+from chimera.system.reviews import PatchReviews
 from tests.actors.in_process import SWARM, Processes
 
 PASSWORD = "a correct horse, and its battery"
@@ -138,9 +142,15 @@ class Node:
         self.clock = AheadClock()
         self.audit = Written()
         self.passwords = QuickPasswords()
-        self.security = SecurityManager(folder, clock=self.clock, passwords=self.passwords, audit=self.audit)
+        self.capabilities = CapabilityHome(folder, clock=self.clock)
+        self.security = SecurityManager(
+            folder, clock=self.clock, passwords=self.passwords, audit=self.audit, capabilities=self.capabilities
+        )
+        self.answers = folder / "answers.db"
         self.limiter = ClientRateLimiter(*limiter, clock=self.clock)
         self.owned = Owned.kept_in(folder / "missions.key")
+        self.duels = Duels.kept_in(folder)
+        self.heart = folder / "heart"
         self.services: Services
         self.swarm: SwarmCoordinator
         self.app: FastAPI = create_app(self.open, settings)
@@ -151,7 +161,8 @@ class Node:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Services]:
         for role in Role:
-            await self.security.create_user(role.value, PASSWORD, role, by=LOCAL)
+            if self.security.users.find(role.value) is None:  # a node that is started again has its users
+                await self.security.create_user(role.value, PASSWORD, role, by=LOCAL)
         self.swarm = SwarmCoordinator()
         running = InProcess(Processes(), cells=self._cells)
         self.swarm._swarm = running  # type: ignore[assignment]
@@ -163,6 +174,9 @@ class Node:
             self.owned,
             limiter=self.limiter,
             audit=self.audit,
+            answers=Answers(self.answers),
+            duels=self.duels,
+            reviews=PatchReviews(self.heart),
             clock=self.clock,
             settings=self.settings,
         )
@@ -173,6 +187,9 @@ class Node:
             with contextlib.suppress(Exception):
                 await running.close()
             self.security.close()
+            self.capabilities.close()
+            if self.services.answers is not None:
+                self.services.answers.close()
 
     async def pair(self, user: Role | str) -> TokenPair:
         """Tokens of a user, without the password's work."""

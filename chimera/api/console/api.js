@@ -17,9 +17,12 @@ export function loggedIn() {
   return tokens !== null;
 }
 
+// Here at once, whatever the server says; there it ends the session, unless that has ended already.
 export function logOut() {
+  const held = tokens;
   tokens = null;
   sessionStorage.removeItem(KEPT);
+  if (held) call("POST", "/api/auth/logout", { token: held.refresh }, { asks: false }).catch(() => {});
 }
 
 function keep(told) {

@@ -4,14 +4,18 @@ import * as api from "./api.js";
 import { make } from "./dom.js";
 import { anomalies } from "./anomalies.js";
 import { audit, keys } from "./records.js";
+import { duel, duels } from "./duels.js";
 import { logIn } from "./login.js";
 import { mission, missions } from "./missions.js";
+import { review, reviews } from "./reviews.js";
 import { swarm } from "./swarm.js";
 
 const PAGES = [
   { path: "swarm", name: "Swarm", needs: "swarm:any", show: swarm },
   { path: "missions", name: "Missions", needs: "swarm:read", show: missions, one: mission },
+  { path: "reviews", name: "Reviews", needs: "review:read", show: reviews, one: review },
   { path: "anomalies", name: "Anomalies", needs: "anomaly:detect", show: anomalies, one: anomalies },
+  { path: "duels", name: "Duels", needs: "arena:read", show: duels, one: duel },
   { path: "keys", name: "API keys", needs: "keys:read", show: keys },
   { path: "audit", name: "Audit", needs: "audit:read", show: audit },
 ];

@@ -37,6 +37,16 @@ async def refresh(body: Refresh, here: Here) -> Tokens:
     return _tokens(await here.security.refresh(body.refresh_token))
 
 
+@router.post("/auth/logout", status_code=204, dependencies=[Depends(PUBLIC)])
+async def log_out(body: Token, here: Here) -> Response:
+    """End the session that a token is of, an access or a refresh token: all of its tokens, everywhere and at once.
+
+    An API key has no session; it is revoked.
+    """
+    await here.security.log_out(body.token)
+    return Response(status_code=204)
+
+
 @keys.post("/create", status_code=201)
 async def create_key(
     body: NewKey, here: Here, caller: Annotated[Principal, Depends(Needs(Permission.KEYS_CREATE))]

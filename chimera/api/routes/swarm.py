@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from chimera.api.bodies import Cancelled, Page, Spawn, Spawned, Submit, Submitted
+from chimera.api.bodies import Cancelled, NewMission, Page, Spawn, Spawned, Submit, Submitted
 from chimera.api.guard import Here, Needs, bearer, own
 from chimera.api.idempotency import OnceRoute
 from chimera.api.services import Services
@@ -50,6 +50,15 @@ async def submit(
 ) -> Submitted:
     """Start a task, and answer at once with its mission."""
     return Submitted(mission_id=await start(here, caller, body))
+
+
+@router.post("/missions", status_code=202)
+async def submit_mission(
+    body: NewMission, here: Here, caller: Annotated[Principal, Depends(Needs(Permission.SWARM_TASK))]
+) -> Submitted:
+    """Start a mission of many tasks, and answer at once with its id."""
+    mission_id = here.owned.new(caller.subject, caller.tenant)
+    return Submitted(mission_id=await here.swarm.start(body.mission(), mission_id=mission_id))
 
 
 @router.post("/consensus")

@@ -24,6 +24,8 @@ from chimera.cli.arena.plan_file import load_plan
 from chimera.cli.settings import read_settings
 from chimera.core.errors import InputError, StorageError
 from chimera.storage.objects import open_objects
+from chimera.system.duels import Duels
+from chimera.system.recording import keep_ruling
 from chimera.system.validation import DEMO_MINERS, Tournament, demo, validate
 
 SETTLED, NOT_SET = 0, 1
@@ -59,11 +61,25 @@ async def _execute(options: Options) -> int:
         raise InputError("name a validator's plan, such as examples/arena/validator.yaml, or try --demo")
     plan = load_plan(options.plan)
     await _check(plan)
+
+    def seen(number: int, event: Sampled | Settled | Missed) -> None:
+        watch(number, event)
+        if isinstance(event, Settled) and not options.dry_run:
+            _keep(Duels.kept_in(settings.home), event)
+
     with on_ray(settings, shown=not options.as_json):
         settled = await validate(
-            plan, settings, watch, epoch_s=options.epoch_s, once=options.once, dry_run=options.dry_run
+            plan, settings, seen, epoch_s=options.epoch_s, once=options.once, dry_run=options.dry_run
         )
     return NOT_SET if settled.refused else SETTLED
+
+
+def _keep(duels: Duels, settled: Settled) -> None:
+    """Put the duels that are over on record. What cannot be written is told, and stops no validator."""
+    try:
+        keep_ruling(duels, settled)
+    except StorageError as error:
+        render.note(f"warning: {error}")
 
 
 async def _check(plan: ValidatorPlan) -> None:

@@ -115,7 +115,7 @@ def test_errors_are_those_of_the_python_api(node: Served, client: Client) -> Non
     with pytest.raises(InputError, match="is named"):
         client.spawn_agent(AgentSpec(policy=lambda task, context: 1))
     with pytest.raises(InputError, match="max_attempts"):
-        client.start_task(ECHO.model_copy(update={"max_attempts": 1}))
+        client.start_task(ECHO.model_copy(update={"max_attempts": 99}))
     with pytest.raises(NotBuilt):
         client.generate("shop.till", "it fails", {"shop/till.py": "x = 1"})
     with pytest.raises(NotBuilt):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chimera.cli.heal_run import diff_of
+from chimera.healing.diff import diff_of
 
 
 @pytest.mark.parametrize(

@@ -399,15 +399,16 @@ async def test_capabilities_are_issued_out_of_what_one_may_do(tmp_path: Path, ma
     asked = []
 
     class Issuer:
-        def issue(self, subject: str, operations: Any, resource: str, *, ttl_s: float, caveats: Any) -> str:
-            asked.append((subject, operations, resource, ttl_s, caveats))
+        def issue_for(self, by: str, subject: str, operations: Any, resource: str, **more: Any) -> str:
+            asked.append((by, subject, operations, resource, more))
             return "a capability"
 
-    with pytest.raises(InputError, match="CapabilityAuthority"):
+    with pytest.raises(InputError, match="CapabilityHome"):
         manager.issue_capability(of("oscar"), "swarm:task", "missions/1", ttl_s=60)
     with opened(tmp_path / "other", capabilities=Issuer()) as issuing:
         issuing.issue_capability(of("oscar"), ["swarm:task", "tool:fetch"], "missions/1", ttl_s=60, subject="agent-7")
-        assert asked == [("agent-7", ("swarm:task", "tool:fetch"), "missions/1", 60, ())]
+        more = {"ttl_s": 60, "caveats": (), "tenant": ""}
+        assert asked == [("oscar", "agent-7", ("swarm:task", "tool:fetch"), "missions/1", more)]
         for name, operation in (("oscar", "users:manage"), ("olga", "swarm:read"), ("paul", "swarm:task")):
             with pytest.raises(Forbidden):
                 issuing.issue_capability(of(name), operation, "missions/1", ttl_s=60)

@@ -26,6 +26,7 @@ from bench.injection.documents import document, mail_headers
 from bench.injection.slots import drawn, grammar
 
 FOLDS = 3
+DRAWS = 20
 PERMISSIVE = ("MIT", "BSD", "APACHE", "ISC")
 Kind = Literal["attack", "request", "payload", "document"]
 
@@ -76,10 +77,10 @@ def put_in(text: str, clean: str) -> str:
 def pieces(data: Path, seed: int, without: frozenset[str] = frozenset()) -> list[Piece]:
     """Every text to learn from, but those of the sources `without`."""
     rng = random.Random(seed)
-    made = [Piece(text, "attack", f"made-{family}", fold_of(key)) for family, key, text in drawn("attacks", 20, rng)]
+    made = [Piece(text, "attack", f"made-{family}", fold_of(key)) for family, key, text in drawn("attacks", DRAWS, rng)]
     kinds: dict[str, Kind] = {"plain": "request", "hard": "request", "payload": "payload"}
     made += [
-        Piece(text, kinds[family], f"made-{family}", fold_of(key)) for family, key, text in drawn("prompts", 20, rng)
+        Piece(text, kinds[family], f"made-{family}", fold_of(key)) for family, key, text in drawn("prompts", DRAWS, rng)
     ]
     for family in grammar("documents").families:
         for number in range(500 if family == "prose" else 130):
@@ -105,7 +106,7 @@ def _labelled(data: Path) -> list[Piece]:
             benign: Kind = "request" if source == "PINT_chat" else "document"
             found.append(Piece(text, "attack" if row["label"] else benign, "pint", fold_of(text)))
         else:
-            found.append(Piece(text, "attack", "wild", fold_of(text), 0.4))
+            found.append(Piece(text, "attack", "wild", fold_of(text), 0.1))
     found += [Piece(text, "payload", "bipia-attack", fold_of(text), 8.0) for text in sorted(put - {""})]
     return found
 

@@ -2,13 +2,17 @@
 
     python -m bench.injection.measure [--data DIR] [--only NAME] [--json]
 
+- `aside`: the weights as shipped, on texts written by hand that no training reads (`aside/`): `chosen_by`, looked at
+  while templates and features were chosen, and `reported`, scored once, after that.
+- `all`: without any of the labelled texts of `--data`, all of which are then scored.
 - `bipia`: without any of BIPIA; its e-mails and tables, clean and with an instruction put in, and Wikipedia's text in
   `tests/data/qa` (never learnt from) clean and with BIPIA's instructions put in.
 - `pint`, `wild`: without PINT's public examples; without the jailbreaks found in the wild.
-- `attack families`: without a family of attack templates, its recall beside the hard requests of the folds.
+- `leak`, `hijack`, `persona`, `agent`, `foreign`: without the families of attack templates with this aim, the
+  recall on each.
 - `hard`: without the hard requests, the share of them that is flagged.
 
-It takes some minutes: one training for each line.
+It takes some minutes: one training for each line but the first.
 """
 
 from __future__ import annotations
@@ -24,17 +28,25 @@ import numpy as np
 from bench.injection.corpus import Piece, inserted, labelled, pieces
 from bench.injection.train import DATA, SEED, train
 from chimera.core.clock import SystemClock
-from chimera.security.gateway.evaluate import Evaluation, Example, evaluate
+from chimera.security.gateway.detector import load
+from chimera.security.gateway.evaluate import Evaluation, Example, evaluate, read
 from chimera.security.gateway.gateway import SecurityGateway
 
 WIKIPEDIA = Path("tests/data/qa/docs")
-FAMILIES = ("override", "leak", "jailbreak", "agent", "foreign")
+ASIDE = Path(__file__).with_name("aside")
+AIMS = {
+    "leak": ("leak", "leaked", "guarded"),
+    "hijack": ("override", "hijack", "authority"),
+    "persona": ("jailbreak", "story"),
+    "agent": ("agent", "frame", "trick"),
+    "foreign": ("foreign", "abroad"),
+}
 EACH = 300
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sources to leave out, and the sets to score then."""
+    """Sources to leave out, and the sets to score then. With nothing to leave out, the weights are those shipped."""
 
     without: frozenset[str]
     sets: dict[str, list[Example]]
@@ -51,15 +63,20 @@ def plans(data: Path) -> dict[str, Plan]:
     every = pieces(data, SEED)
     put = [piece.text for piece in every if piece.source == "bipia-attack"]
     bipia = {name: by[name] for name in ("bipia-email", "bipia-table")} | {"wikipedia": wikipedia(put)}
+    aside = {path.stem: list(read(path)) for path in sorted(ASIDE.glob("*.jsonl"))}
+    of_bipia = frozenset({"bipia-email", "bipia-table", "bipia-attack"})
+    pint, wild = {"pint": by["pint"]}, {"wild": by["wild"]}
     found = {
-        "bipia": Plan(frozenset({"bipia-email", "bipia-table", "bipia-attack"}), bipia),
-        "pint": Plan(frozenset({"pint"}), {"pint": by["pint"]}),
-        "wild": Plan(frozenset({"wild"}), {"wild": by["wild"]}),
+        "aside": Plan(frozenset(), aside),
+        "all": Plan(of_bipia | {"pint", "wild"}, pint | bipia | wild),
+        "bipia": Plan(of_bipia, bipia),
+        "pint": Plan(frozenset({"pint"}), pint),
+        "wild": Plan(frozenset({"wild"}), wild),
         "hard": Plan(frozenset({"made-hard"}), {"made-hard": some(every, "made-hard", 0)}),
     }
-    for family in FAMILIES:
-        name = f"made-{family}"
-        found[family] = Plan(frozenset({name}), {name: some(every, name, 1)})
+    for aim, families in AIMS.items():
+        names = [f"made-{family}" for family in families]
+        found[aim] = Plan(frozenset(names), {name: some(every, name, 1) for name in names})
     return found
 
 
@@ -104,7 +121,8 @@ def main() -> None:
     for name, plan in plans(options.data).items():
         if options.only and name not in options.only:
             continue
-        gateway = SecurityGateway(detector=train(pieces(options.data, SEED, plan.without)))
+        learnt = train(pieces(options.data, SEED, plan.without)) if plan.without else load()
+        gateway = SecurityGateway(detector=learnt)
         for title, examples in plan.sets.items():
             found = evaluate(gateway, examples, SystemClock())
             if options.json:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from sklearn.neural_network import MLPClassifier
 
 from bench.injection.corpus import FOLDS, Piece, Sample, pieces, samples
 from chimera.security.gateway.detector import WEIGHTS, Detector, Whole, Words
-from chimera.security.gateway.evidence import Floats
+from chimera.security.gateway.evidence import Floats, evidence
 from chimera.security.gateway.features import BITS, hashes, sentences
 from chimera.security.gateway.normal import fold as normal_form
 from chimera.security.gateway.patterns import findings
@@ -29,9 +30,11 @@ DATA = Path("../shared/data/injection-dev")
 SEED = 7
 MEMBERS = 4
 HIDDEN = 10
-PENALTY = 1.0
+INVERSE_PENALTY = 30.0
 MAX_SENTENCES = 40
-FALSE_POSITIVES = 0.05
+FALSE_POSITIVES = 0.07
+
+hashed = cache(hashes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ def rows(found: list[Piece]) -> Rows:
             if (piece.kind, part.text) in seen or (piece.kind == "attack" and len(part.text) < 8):
                 continue
             seen.add((piece.kind, part.text))
-            features = hashes(part.text)
+            features = hashed(part.text)
             indices.append(features)
             starts.append(starts[-1] + len(features))
             kinds.append(piece.kind)
@@ -72,7 +75,7 @@ def words(found: Rows, use: np.ndarray) -> Words:
     for wanted, others in (({"attack"}, {"request", "document"}), ({"attack", "request", "payload"}, {"document"})):
         chosen = use & np.isin(found.kind, [*wanted, *others])
         label = np.isin(found.kind[chosen], [*wanted])
-        model = LogisticRegression(C=PENALTY * 10, solver="liblinear", class_weight="balanced", random_state=SEED)
+        model = LogisticRegression(C=INVERSE_PENALTY, solver="liblinear", class_weight="balanced", random_state=SEED)
         model.fit(found.matrix[chosen], label, sample_weight=found.weight[chosen])
         heads.append((model.coef_[0], model.intercept_[0]))
     table, bias = np.array([head for head, _ in heads]), np.array([bias for _, bias in heads])
@@ -86,8 +89,12 @@ def step(table: Floats) -> Floats:
 
 def numbers(model: Words, texts: list[Sample]) -> Floats:
     """The evidence of each text."""
-    probe = Detector(model, Whole(*[np.zeros(0)] * 6), 0.5)
-    return np.array([probe.numbers(one.text, list(findings(normal_form(one.text)))) for one in texts])
+    made = []
+    for one in texts:
+        found = sentences(one.text)
+        sums, counts = model.sums(found, hashed)
+        made.append(evidence(found, sums, counts, model.bias, list(findings(normal_form(one.text)))))
+    return np.array(made)
 
 
 def whole(inputs: Floats, labels: np.ndarray, weights: np.ndarray) -> Whole:
@@ -96,7 +103,7 @@ def whole(inputs: Floats, labels: np.ndarray, weights: np.ndarray) -> Whole:
     scaled = np.clip((inputs - mean) / scale, -5.0, 5.0)
     nets = []
     for seed in range(MEMBERS):
-        net = MLPClassifier((HIDDEN,), activation="tanh", alpha=0.02, max_iter=60, random_state=seed, batch_size=256)
+        net = MLPClassifier((HIDDEN,), activation="tanh", alpha=0.02, max_iter=40, random_state=seed, batch_size=256)
         nets.append(net.fit(scaled, labels, sample_weight=weights))
     return Whole(
         mean,
@@ -128,17 +135,21 @@ def train(found: list[Piece], say: Callable[[str], object] = lambda _: None) -> 
     for number in range(FOLDS):
         use = held != number
         scores[~use] = whole(inputs[use], labels[use], weights[use]).score(inputs[~use])
-    benign = np.array([one.label == 0 and one.channel == "direct" for one in ordered])
-    hard = benign & np.array([one.source in ("made-hard", "pint") for one in ordered])
-    if not hard.any():
-        hard = benign
-    threshold = float(np.quantile(scores[hard], 1.0 - FALSE_POSITIVES))
+    threshold = max(float(np.quantile(scores[one], 1.0 - FALSE_POSITIVES)) for one in _hard(ordered) if one.any())
     for channel in ("direct", "indirect"):
         use = np.array([one.channel == channel for one in ordered])
         recall = (scores[use & (labels == 1)] >= threshold).mean()
         wrong = (scores[use & (labels == 0)] >= threshold).mean()
         say(f"{channel}: recall {recall:.3f}, false positives {wrong:.3f} at {threshold:.3f} (folds kept aside)")
     return Detector(words(learnt, np.ones(len(learnt.kind), bool)), whole(inputs, labels, weights), threshold)
+
+
+def _hard(texts: list[Sample]) -> list[np.ndarray]:
+    """Which texts the threshold is chosen by: hard requests (all requests where there is none), and documents."""
+    benign = np.array([one.label == 0 for one in texts])
+    direct = np.array([one.channel == "direct" for one in texts])
+    hard = benign & direct & np.array([one.source in ("made-hard", "pint") for one in texts])
+    return [hard if hard.any() else benign & direct, benign & ~direct]
 
 
 def save(model: Detector, path: Path) -> None:

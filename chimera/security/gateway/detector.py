@@ -6,7 +6,7 @@ else's text only. It is trained by `python -m bench.injection.train`; its table 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,8 @@ from chimera.security.gateway.evidence import NAMES, Floats, evidence
 from chimera.security.gateway.features import Sentence, hashes, sentences
 from chimera.security.gateway.patterns import Finding
 
+Features = Callable[[str], NDArray[np.int64]]
+
 WEIGHTS: Final = Path(__file__).with_name("weights.npz")
 
 
@@ -29,9 +31,9 @@ class Words:
     table: Floats
     bias: Floats
 
-    def sums(self, found: Sequence[Sentence]) -> tuple[Floats, Floats]:
+    def sums(self, found: Sequence[Sentence], features: Features = hashes) -> tuple[Floats, Floats]:
         """For each sentence the sum of its weights (n, 2), and how many features it has (n,)."""
-        each = [hashes(sentence.text) for sentence in found]
+        each = [features(sentence.text) for sentence in found]
         counts = np.array([len(one) for one in each], np.float64)
         return np.array([self.table[:, one].sum(axis=1) for one in each]).reshape(-1, 2), counts
 

@@ -90,6 +90,8 @@ def hashes(sentence: str) -> NDArray[np.int64]:
                 found.add(_hash(f"f {name} {place}"))
             found.update(_hash(f"p {other}>{name}") for at, other in classes if place - at <= REACH and at != place)
             classes.append((place, name))
+    names = sorted({name for _, name in classes})
+    found.update(_hash(f"q {one}&{other}") for at, one in enumerate(names) for other in names[at + 1 :])
     found.add(_hash(f"e {tokens[-1]}"))
     found.add(_hash(f"0 {tokens[0]}"))
     found.add(_hash(f"n {min(len(tokens).bit_length(), 7)}"))

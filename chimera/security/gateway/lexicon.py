@@ -63,6 +63,29 @@ CLASSES: Final[dict[str, str]] = {
     "agora теперь сейчас 现在 从现在开始",
     "must": "must shall always never immediately important urgent attention required mandatory only exactly whatever",
     "user": "user users customer human reader readers people visitor visitors",
+    "harm": "bomb bombs explosive explosives weapon weapons gun guns meth drugs poison hack hacking hacked steal "
+    "stealing stolen counterfeit forge forged kill murder stalk malware ransomware virus phish launder "
+    "smuggle napalm toxic attack fraud scam crime criminal bombe waffe drogen bomba arma drogas",
+    "first": "first beginning begin start started top outset initially opening anfang erste ersten debut premier "
+    "premiere principio primero primera inicio primo prima 第一 最初 начало первое",
+    "told": "told given gave received instructed configured programmed written wrote trained taught said provided fed "
+    "shown programmiert gesagt bekommen recu recibido",
+    "guard": "hide hiding withhold guard guarding keep keeping kept private forbidden banned classified protect "
+    "protected sensitive internal restricted disallowed prohibited vault",
+    "maker": "creator creators owner operator maker makers company boss supervisor manufacturer vendor provider staff "
+    "engineer moderator auditor researcher entwickler betreiber chef createur creador",
+    "end": "done over finished finish end ended enough complete completed stop cease quit halt expired obsolete "
+    "outdated fertig ende genug schluss fini assez basta terminado fin хватит",
+    "switch": "new another different next else change changed switch actual real true correct other neue andere "
+    "nouvelle nueva nuevo новая 新",
+    "exact": "exact exactly verbatim literally literal unabridged wording complete completely entire entirely full "
+    "fully whole wortlaut wortlich mot palabra слово",
+    "text": "text texts words message messages conversation chat session context line lines block sentence paragraph "
+    "document article input review nachricht satz texte mensaje texto 文章 текст сообщение",
+    "nasty": "insult rude swear racist nasty mean roast offensive vulgar cruel hateful sexist dirty beleidige insulte "
+    "insulta",
+    "story": "story poem song novel game scene play film fiction fictional hypothetical hypothetically scenario movie "
+    "dialogue rehearsal script riddle geschichte histoire historia",
 }
 
 

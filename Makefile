@@ -24,7 +24,7 @@ run: $(INSTALLED) ## install what is missing and run the example mission
 install: .venv/.all ## install Chimera with every extra
 
 test: .venv/.all ## install and run the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/.all ## the long tests, which `make test` leaves out
 	$(BIN)/python -m pytest -m soak

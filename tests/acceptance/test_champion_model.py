@@ -21,6 +21,7 @@ from tests.llm_server import LlmServer
 WORDED = "It is made of rock, as the champion has it."
 
 
+@pytest.mark.soak
 @pytest.mark.cluster
 async def test_a_mission_is_worded_by_the_champion_of_an_environment(
     local_ray: Settings, home: Path, tmp_path: Path

@@ -86,12 +86,26 @@ CHIMERA = [line for line in commands() if line.startswith("chimera ") and not li
 MAKE = [line for line in commands() if re.match(r"make( |$)", line)]
 JOBS = [line for line in commands() if line.startswith("ray job submit")]
 PYTHON = [line for line in commands() if line.startswith(("python bench/", "python -m bench."))]
+LONG = (
+    "python -m bench.llm",
+    "python -m bench.anomaly",
+    "python -m bench.audit",
+    "python bench/corpus.py",
+    "python bench/qa_consensus.py",
+    "chimera bench swarm --agents 10000",
+)
+"""Tested under `make soak`: each takes longer than ten seconds."""
+
 TESTED_ELSEWHERE = (
     "umask ",
     "export ",
     "ray start ",
     ".venv/bin/",
 )  # test_job follows the docs; the rest is this suite
+
+
+def each(lines: list[str]) -> list[Any]:
+    return [pytest.param(line, marks=pytest.mark.soak) if line.startswith(LONG) else line for line in lines]
 
 
 def test_there_are_commands_and_each_has_a_test() -> None:
@@ -107,7 +121,7 @@ def test_there_are_commands_and_each_has_a_test() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("line", CHIMERA)
+@pytest.mark.parametrize("line", each(CHIMERA))
 def test_a_chimera_command_runs(line: str, local_ray: Settings) -> None:
     words = [word.replace("DIR", "tests/data/qa/docs") for word in shlex.split(line)[1:]]
     without_ray = words[:2] in (["missions", "list"], ["security", "review"])
@@ -131,7 +145,7 @@ def test_a_job_is_one_that_test_job_runs(line: str) -> None:
 
 @pytest.mark.cluster
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("line", PYTHON)
+@pytest.mark.parametrize("line", each(PYTHON))
 def test_a_benchmark_runs(line: str, local_ray: Settings) -> None:
     words = shlex.split(line)[1:]
     if "corpus" in line:

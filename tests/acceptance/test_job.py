@@ -152,6 +152,7 @@ def test_an_agent_from_the_working_dir_runs_in_a_job(head: Head) -> None:
     assert "12 words" in done.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 def test_a_duel_runs_as_a_ray_job(head: Head) -> None:
     done = submit(head, *DUEL.split())
@@ -159,6 +160,7 @@ def test_a_duel_runs_as_a_ray_job(head: Head) -> None:
     assert "the contender wins: 1 of 1 environment won" in done.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 def test_a_validator_runs_as_a_ray_job(head: Head) -> None:
     done = submit(head, *VALIDATE.split())
@@ -166,6 +168,7 @@ def test_a_validator_runs_as_a_ray_job(head: Head) -> None:
     assert "settled: " in done.stdout and "dry run, no weights set" in done.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 def test_a_watch_runs_as_a_ray_job(head: Head) -> None:
     done = submit(head, *WATCH.split())

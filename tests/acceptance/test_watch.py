@@ -126,6 +126,7 @@ def test_a_watch_of_the_docs_runs(line: str, metrics: str, local_ray: Settings, 
         assert (tmp_path / words[words.index("--plot") + 1]).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("line", EVALUATES)
 def test_an_evaluation_of_the_docs_runs(line: str) -> None:

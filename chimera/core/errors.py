@@ -305,3 +305,11 @@ class AuditError(SecurityError):
 
 class AuditBusy(AuditError):
     """Another process writes this audit log. There is one writer."""
+
+
+class LedgerError(ChimeraError):
+    """The ledger cannot be read or written, or holds what it should not. A refusal is an answer, and no error."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The ledger's database is out of reach. What was being written may be there or not: writing it again is safe."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
-from chimera.core.errors import GraphError
+from chimera.core.errors import GraphError, MissionError
 from chimera.core.types import Consensus, Task
 from chimera.swarm.graph import MAX_EDGES, TaskGraph, TaskNode, check_nodes
 from chimera.swarm.mission import Mission, TaskDraft
@@ -14,7 +14,10 @@ EXTRACTION_SHARE = 0.8
 
 
 class TaskDecomposer:
-    """Makes graphs of at most `max_nodes` tasks. Raises GraphError; see `TaskGraph` for the reasons."""
+    """Makes graphs of at most `max_nodes` tasks. Raises GraphError; see `TaskGraph` for the reasons.
+
+    Raises MissionError for a task whose own fields do not go with those of its mission.
+    """
 
     def __init__(self, max_nodes: int = 10_000) -> None:
         self.max_nodes = max_nodes
@@ -112,7 +115,12 @@ def _node(mission: Mission, draft: TaskDraft) -> TaskNode:
         changes.setdefault("threshold", None)  # the mission's own belongs to its own consensus
     if mission.docs is not None:
         changes["inputs"] = {"docs": mission.docs, **draft.inputs}
-    return TaskNode(id=draft.id, task=_task(mission, **changes), after=draft.after, each=draft.each, needs=draft.needs)
+    try:
+        task = _task(mission, **changes)
+    except ValidationError as error:  # its own fields do not go with the mission's
+        [first, *_] = error.errors(include_url=False, include_input=False)
+        raise MissionError(f"task {draft.id!r}: {first['msg'].removeprefix('Value error, ')}") from None
+    return TaskNode(id=draft.id, task=task, after=draft.after, each=draft.each, needs=draft.needs)
 
 
 def _brief(mission: Mission) -> TaskGraph:

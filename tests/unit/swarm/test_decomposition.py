@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from chimera.core.errors import GraphError
+from chimera.core.errors import GraphError, MissionError
 from chimera.core.types import Consensus, EqualityKind, Task
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
@@ -114,6 +114,12 @@ def test_own_tasks_that_are_no_graph_are_refused(
     with pytest.raises(GraphError, match=says) as refusal:
         graph_of(tasks=tasks, output=output)
     assert refusal.value.reason == reason
+
+
+def test_a_task_that_does_not_go_with_its_mission_is_named() -> None:
+    task = {"id": "sure", "goal": "g", "certainty": 0.9}
+    with pytest.raises(MissionError, match="task 'sure': certainty below 1 is only for votes"):
+        graph_of(consensus="unanimous", tasks=[task])
 
 
 def test_the_output_may_be_named() -> None:

@@ -117,9 +117,9 @@ def test_own_tasks_that_are_no_graph_are_refused(
 
 
 def test_a_task_that_does_not_go_with_its_mission_is_named() -> None:
-    task = {"id": "sure", "goal": "g", "certainty": 0.9}
+    task = {"id": "sure", "goal": "g", "certainty": 0.9, "equality": {"kind": "numeric", "tolerance": 0.1}}
     with pytest.raises(MissionError, match="task 'sure': certainty below 1 is only for votes"):
-        graph_of(consensus="unanimous", tasks=[task])
+        graph_of(tasks=[task])
 
 
 def test_the_output_may_be_named() -> None:

@@ -91,7 +91,6 @@ LONG = (
     "python -m bench.anomaly",
     "python -m bench.audit",
     "python bench/corpus.py",
-    "python bench/qa_consensus.py",
     "chimera bench swarm --agents 10000",
 )
 """Tested under `make soak`: each takes longer than ten seconds."""

@@ -2,7 +2,7 @@
 
 A request is written down before it is begun, and its answer before it is told. One that a process has left without an
 answer, as it died, is known by that: whether it was done cannot be. Names are hashes, and what may be told once only is
-not in the file. The oldest are forgotten first.
+not in the file. The oldest are forgotten first, of whoever has most.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 MAX_KEPT = 10_000
 
 MAX_EACH = 1_000
-"""Of one caller, who then loses their own oldest and nobody else's."""
+"""Of one caller, who then loses their own oldest and nobody else's. Where all have too many, whoever has most does."""
 
 MAX_BYTES = 50_000_000
 """Of all answers together."""
@@ -50,7 +50,7 @@ TABLES = (
     )""",
     "CREATE INDEX answers_by_caller ON answers (caller, n)",
     "CREATE INDEX answers_by_end ON answers (until_s)",
-    "CREATE INDEX answers_by_size ON answers (size)",
+    "CREATE INDEX answers_by_size ON answers (caller, size)",
 )
 
 
@@ -128,7 +128,8 @@ class Answers:
         def work(file: sqlite3.Connection) -> None:
             file.execute("UPDATE answers SET status = ?, headers = ?, body = ?, size = ? WHERE n = ?", told)
             while file.execute("SELECT total(size) FROM answers").fetchone()[0] > MAX_BYTES:
-                file.execute("DELETE FROM answers WHERE n = (SELECT min(n) FROM answers WHERE size > 0)")
+                oldest = "(SELECT min(n) FROM answers WHERE size > 0 AND caller = ?)"
+                file.execute(f"DELETE FROM answers WHERE n = {oldest}", (_who_has_most(file, "total(size)"),))
 
         await self._do(work)
 
@@ -156,11 +157,17 @@ class Answers:
 
 def _make_room(file: sqlite3.Connection, caller: str) -> None:
     """For one more. What has its answer goes before what is under way."""
-    oldest = "ORDER BY status IS NULL, n LIMIT 1)"
-    if file.execute("SELECT count(*) FROM answers WHERE caller = ?", (caller,)).fetchone()[0] >= MAX_EACH:
-        file.execute(f"DELETE FROM answers WHERE n = (SELECT n FROM answers WHERE caller = ? {oldest}", (caller,))
-    elif file.execute("SELECT count(*) FROM answers").fetchone()[0] >= MAX_KEPT:
-        file.execute(f"DELETE FROM answers WHERE n = (SELECT n FROM answers {oldest}")
+    if file.execute("SELECT count(*) FROM answers WHERE caller = ?", (caller,)).fetchone()[0] < MAX_EACH:
+        if file.execute("SELECT count(*) FROM answers").fetchone()[0] < MAX_KEPT:
+            return
+        caller = _who_has_most(file, "count(*)")
+    oldest = "(SELECT n FROM answers WHERE caller = ? ORDER BY status IS NULL, n LIMIT 1)"
+    file.execute(f"DELETE FROM answers WHERE n = {oldest}", (caller,))
+
+
+def _who_has_most(file: sqlite3.Connection, of: str) -> str:
+    row = file.execute(f"SELECT caller FROM answers GROUP BY caller ORDER BY {of} DESC LIMIT 1").fetchone()
+    return str(row[0])
 
 
 def _worker(pid: int) -> str:

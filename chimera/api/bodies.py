@@ -17,6 +17,7 @@ from chimera.core.types import (
     Name,
     Task,
 )
+from chimera.security.api_keys import MAX_LABEL, MAX_LIFETIME_S, MAX_RATE
 from chimera.security.capabilities import MAX_TTL_S
 from chimera.security.caveats import (
     MAX_OPERATIONS,
@@ -112,9 +113,11 @@ class NewKey(Frozen):
     role: Role = Role.API_CLIENT
     user: User | None = None
     scopes: Annotated[list[Permission], Field(max_length=len(Permission))] | None = None
-    rate_limit: int = Field(default=50, ge=1, le=100_000, description="Requests a second.")
-    expires_in_s: Annotated[float, Field(gt=0, le=10 * 366 * 86_400)] | None = None
-    label: str = Field(default="", max_length=128)
+    rate_limit: Annotated[int, Field(ge=1, le=MAX_RATE)] | None = Field(
+        default=None, description="Requests a second: 50, or if that is less, the most that one may hand out."
+    )
+    expires_in_s: Annotated[float, Field(gt=0, le=MAX_LIFETIME_S)] | None = None
+    label: str = Field(default="", max_length=MAX_LABEL)
 
 
 class MadeKey(Frozen):

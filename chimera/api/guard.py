@@ -116,6 +116,12 @@ def authenticate(services: Services, connection: HTTPConnection, token: str) -> 
         raise
 
 
+def still(services: Services, principal: Principal, token: str) -> None:
+    """Raises Unauthenticated unless the token still stands for just this: what its role and scopes permit too."""
+    if services.security.verify(token) != principal:
+        raise Unauthenticated("what the token permits has changed: connect again")
+
+
 def admit(services: Services, principal: Principal) -> None:
     """Raises RateLimited if this client has asked too much: a key for itself, with the rate that it was made with."""
     if services.limiter is None:

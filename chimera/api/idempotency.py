@@ -43,10 +43,12 @@ class Remembered:
             return problem(
                 400, "bad-idempotency-key", f"an Idempotency-Key has 1..{MAX_KEY} printable ASCII characters"
             )
-        caller = _caller(getattr(request.state, "principal", None))
+        principal: Principal | None = getattr(request.state, "principal", None)
+        caller = _caller(principal)
         name = hashlib.sha256("\n".join((caller, request.url.path, key)).encode()).digest()
         digest = hashlib.sha256(await request.body()).digest()
-        found = await self._answers.begin(caller, name, digest, services_of(request).clock.now())
+        owner = principal.subject if principal else "-"  # all of whose keys together have a place each
+        found = await self._answers.begin(owner, name, digest, services_of(request).clock.now())
         if isinstance(found, Known):
             return _again(found, digest)
         try:

@@ -6,7 +6,7 @@ that a 403 stands there once: with who asked, for which permission, on what, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydantic import JsonValue
 from starlette.requests import Request
@@ -60,17 +60,11 @@ class Noted:
 def _note(scope: Scope, status: int, refusals: Sequence[Refusal]) -> None:
     note = services_of(Request(scope)).note
     client = scope["client"][0] if scope.get("client") else "-"
-    last = refusals[-1] if refusals and status == 403 else None
-    for each in refusals:
-        if each is not last:  # the request went on
-            note(each.actor, each.permission, each.resource, "forbidden", client=client, **each.detail)
+    last = ended_by(note, refusals, refused=status == 403, client=client)
     refused = status in (401, 403, 429)
     if scope["path"] in QUIET or (scope["method"] in ("GET", "HEAD", "OPTIONS") and not refused):
         return
     principal = scope.get("state", {}).get("principal")
-    told: dict[str, JsonValue] = {}
-    if last is not None:
-        told = {"permission": last.permission, "on": last.resource[:500], **last.detail}
     note(
         principal.subject if principal else last.actor if last else "-",
         f"{scope['method']} {_route(scope)}",
@@ -79,8 +73,24 @@ def _note(scope: Scope, status: int, refusals: Sequence[Refusal]) -> None:
         status=status,
         client=client,
         key=principal.token_id if principal else "",
-        **told,
+        **told_of(last),
     )
+
+
+def ended_by(note: Callable[..., None], refusals: Sequence[Refusal], *, refused: bool, client: str) -> Refusal | None:
+    """What a request was `refused` for, to be told in its own entry. Others it went on after: they are written here."""
+    last = refusals[-1] if refusals and refused else None
+    for each in refusals:
+        if each is not last:
+            note(each.actor, each.permission, each.resource, "forbidden", client=client, **each.detail)
+    return last
+
+
+def told_of(refusal: Refusal | None) -> dict[str, JsonValue]:
+    """What the entry of a refused request says of it."""
+    if refusal is None:
+        return {}
+    return {"permission": refusal.permission, "on": refusal.resource[:500], **refusal.detail}
 
 
 def _route(scope: Scope) -> str:

@@ -101,6 +101,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, ChimeraError):  # FastAPI's words for a body that cannot be read say less
+            return of(error.__cause__)
         kind = _dashed(HTTPStatus(error.status_code).phrase.title().replace(" ", ""))
         return problem(error.status_code, kind, str(error.detail), headers=error.headers)
 
@@ -112,6 +114,8 @@ def install(app: FastAPI) -> None:
             for each in error.errors()[:MAX_COMPLAINTS]
         ]
         first = f"{said[0]['at']}: {said[0]['why']}" if said else "it does not fit"
+        if first.startswith("body: ") and "json" not in request.headers.get("content-type", ""):
+            first = "its body is JSON, and says so: Content-Type: application/json"
         return problem(422, "invalid-request", f"the request does not fit: {first}", errors=said)
 
 

@@ -64,6 +64,8 @@ class ApiSettings(Frozen):
     """How long a client may take to read what a stream has for it, before it is dropped."""
     socket_queue: int = Field(default=256, ge=1)
     """Messages that wait for a slow client before it is dropped."""
+    key_rate: int = Field(default=100, ge=1)
+    """Requests a second, at most, of a key that somebody makes who may not make everybody's."""
     login_s: Seconds = 2.0
     """How long a WebSocket may take to authenticate."""
 

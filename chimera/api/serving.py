@@ -67,7 +67,8 @@ class Node(Frozen):
 def application(**node: JsonValue) -> FastAPI:
     """The API over a node; its arguments are the fields of Node."""
     told = Node.model_validate(node)
-    settings = ApiSettings.model_validate(told.model_dump(include={"origins", "hosts", "policies", "reload_keys"}))
+    fields = told.model_dump(include={"origins", "hosts", "policies", "reload_keys"})
+    settings = ApiSettings(**fields, key_rate=max(1, int(told.rate_per_s)))
     return create_app(partial(opened, told, settings), settings)
 
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import WebSocket
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from chimera.api import strict
 from chimera.api.bodies import Generate, ReloadModule, Secret, Spawn, Submit
 from chimera.api.bounds import too_deep
-from chimera.api.guard import address_of, admit, authenticate, services_of
+from chimera.api.guard import address_of, admit, authenticate, services_of, still
+from chimera.api.noted import ended_by, told_of
 from chimera.api.problems import of
 from chimera.api.routes import node, swarm
 from chimera.api.services import Services
@@ -24,10 +27,13 @@ from chimera.api.streams import Open, Reads, events_of
 from chimera.core.errors import ChimeraError, Forbidden, InputError, Overloaded, RateLimited, Unauthenticated
 from chimera.core.types import Frozen
 from chimera.security.principal import Principal
+from chimera.security.refusals import Refusal, held
 from chimera.security.roles import Permission
 
+log = logging.getLogger(__name__)
+
 RECHECK_S = 1.0
-"""A token that was revoked ends its socket within this time."""
+"""A token that was revoked, or permits something else now, ends its socket within this time."""
 
 MAX_SUBSCRIPTIONS = 32
 
@@ -37,7 +43,7 @@ MAX_UNDER_WAY = 32
 AT_A_TIME = 16
 """Sockets that are told an event between two looks at the network: telling thousands holds up nobody else."""
 
-BAD_MESSAGE, NOT_AUTHENTICATED, ENDED, TOO_SLOW, TOO_MANY = 1007, 4401, 4403, 4408, 1013
+BAD_MESSAGE, FAULT, NOT_AUTHENTICATED, ENDED, TOO_SLOW, TOO_MANY = 1007, 1011, 4401, 4403, 4408, 1013
 
 SLOW = "what was asked for is not read: subscribe again, from the last event's seq"
 
@@ -72,7 +78,7 @@ class Subscribe(_Asked):
 
     type: Literal["subscribe"]
     mission_id: str = Field(min_length=1, max_length=128)
-    after: int = Field(default=0, ge=0)
+    after: int = Field(default=0, ge=0, le=swarm.MAX_SEQ)
 
 
 Asked = Annotated[GenerateCode | SpawnAgent | SubmitTask | Reload | Subscribe, Field(discriminator="type")]
@@ -94,7 +100,10 @@ class Sockets:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._open: set[asyncio.Task[Any]] = set()
-        self.known = Open(services.settings.max_sockets, services.settings.max_sockets_each)
+        settings = services.settings
+        self.known = Open(settings.max_sockets, settings.max_sockets_each)
+        self.followed = Open(settings.max_sockets, settings.max_sockets_each)
+        """Subscriptions: each may be a call that waits at the coordinator, which takes so many."""
         self.reads = Reads(services.swarm)
         self._turn = asyncio.Semaphore(AT_A_TIME)
 
@@ -153,6 +162,7 @@ class _Session:
         self._out: asyncio.Queue[str] = asyncio.Queue(services.settings.socket_queue)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions = 0
+        self._token = self._caller = ""
         self._end: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -166,13 +176,15 @@ class _Session:
             self._services.note("-", "WS authenticate", "/ws", "refused", client=address_of(self._socket))
             await self._close(NOT_AUTHENTICATED, why)
             return
+        self._token, self._caller = first.token, f"{principal.kind}:{principal.subject}"
         try:
-            leave = self._sockets.known.enter(f"{principal.kind}:{principal.subject}")
+            leave = self._sockets.known.enter(self._caller)
         except (RateLimited, Overloaded) as error:
+            self._noted(principal, "WS authenticate", "refused", why="limit")
             await self._close(TOO_MANY, str(error))
             return
         self._say({"type": "authenticated", "subject": principal.subject, "role": principal.role})
-        for part in (self._write(), self._read(principal), self._watch(first.token)):
+        for part in (self._write(), self._read(principal), self._watch(principal)):
             self._later(part)
         try:
             code, why = await self._end
@@ -214,7 +226,7 @@ class _Session:
                 where = ".".join(map(str, first["loc"]))
                 self._say({"type": "error", "id": "", "status": 422, "detail": f"{where}: {first['msg']}"[:500]})
             except RateLimited as error:
-                self._services.note(principal.subject, "WS", "/ws", "refused", key=principal.token_id, status=429)
+                self._noted(principal, "WS", "refused", status=429)
                 self._fail("", error)
                 await asyncio.sleep(min(error.retry_after_s, 1.0))  # what it sends meanwhile waits on its side
             except ChimeraError as error:
@@ -226,16 +238,23 @@ class _Session:
                     self._fail(asked.id, Overloaded("too many requests of this socket are under way", 1.0))
 
     async def _answer(self, principal: Principal, asked: Asked) -> None:
-        need = NEEDS[asked.type]
+        told: dict[str, Any] = {}
+        failure: Exception | None = None
+        with held() as refusals:
+            try:
+                still(self._services, principal, self._token)
+                self._services.security.check(principal, NEEDS[asked.type], f"/ws {asked.type}")
+                told = await self._do(principal, asked)
+            except Exception as error:
+                failure = error
         try:
-            self._services.security.check(principal, need, f"/ws {asked.type}")
-            told = await self._do(principal, asked)
-        except Exception as error:
-            self._note(principal, asked, "refused" if isinstance(error, Forbidden | Unauthenticated) else "failed")
-            self._fail(asked.id, error)
-            return
-        self._note(principal, asked, "done")
-        self._say({"type": f"{asked.type}_done", "id": asked.id, **told})
+            self._note(principal, asked, failure, refusals.take())
+        except Exception as error:  # what cannot be written down is answered as an error
+            failure = error
+        if failure is None:
+            self._say({"type": f"{asked.type}_done", "id": asked.id, **told})
+        else:
+            self._fail(asked.id, failure)
 
     async def _do(self, principal: Principal, asked: Asked) -> dict[str, Any]:
         here = self._services
@@ -255,8 +274,9 @@ class _Session:
                 await swarm.look_up(here, principal, asked.mission_id, 0.0)
                 if self._subscriptions >= MAX_SUBSCRIPTIONS:
                     raise Overloaded(f"{MAX_SUBSCRIPTIONS} missions are followed by this socket already", 1.0)
+                leave = self._sockets.followed.enter(self._caller)
                 self._subscriptions += 1
-                self._later(self._follow(asked))
+                self._later(self._follow(asked)).add_done_callback(lambda _: self._unfollow(leave))
                 return {"mission_id": asked.mission_id}
 
     async def _follow(self, asked: Subscribe) -> None:
@@ -271,17 +291,19 @@ class _Session:
             self._finish(TOO_SLOW, SLOW)
         except Exception as error:
             self._fail(asked.id, error)
-        finally:
-            self._subscriptions -= 1
 
-    async def _watch(self, token: str) -> None:
-        """The socket ends with its token."""
+    def _unfollow(self, leave: Callable[[], None]) -> None:
+        self._subscriptions -= 1
+        leave()
+
+    async def _watch(self, principal: Principal) -> None:
+        """The socket ends with its token, and with what that permits."""
         while True:
             await asyncio.sleep(RECHECK_S)
             try:
-                self._services.security.verify(token)
+                still(self._services, principal, self._token)
             except ChimeraError:
-                self._finish(ENDED, "the token has ended: log in again")
+                self._finish(ENDED, "the token has ended, or permits something else now: connect again")
                 return
 
     async def _write(self) -> None:
@@ -316,18 +338,34 @@ class _Session:
         told = json.loads(bytes(of(error).body))
         self._say({"id": asked_id, **told, "problem": told["type"], "type": "error"})
 
-    def _note(self, principal: Principal, asked: Asked, outcome: str) -> None:
-        if asked.type != "subscribe" or outcome == "refused":
-            self._services.note(principal.subject, f"WS {asked.type}", "/ws", outcome, key=principal.token_id)
+    def _note(self, principal: Principal, asked: Asked, failure: Exception | None, refusals: Sequence[Refusal]) -> None:
+        refused = isinstance(failure, Forbidden | Unauthenticated)
+        client = address_of(self._socket)
+        last = ended_by(self._services.note, refusals, refused=isinstance(failure, Forbidden), client=client)
+        if asked.type != "subscribe" or refused:
+            outcome = "refused" if refused else "done" if failure is None else "failed"
+            self._noted(principal, f"WS {asked.type}", outcome, **told_of(last))
+
+    def _noted(self, principal: Principal, action: str, outcome: str, **told: JsonValue) -> None:
+        client = address_of(self._socket)
+        self._services.note(principal.subject, action, "/ws", outcome, key=principal.token_id, client=client, **told)
 
     def _finish(self, code: int, why: str) -> None:
         if not self._end.done():
             self._end.set_result((code, why))
 
-    def _later(self, work: Any) -> None:
+    def _later(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """A socket that one of its parts has left would wait for ever."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a socket failed", exc_info=error)
+            self._finish(FAULT, "an internal fault; it is in the server's log")
 
     async def _close(self, code: int, why: str) -> None:
         if self._socket.application_state is WebSocketState.CONNECTED:

@@ -17,6 +17,7 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 
 from chimera.api.bounds import Message, Receive, Scope, Send
+from chimera.api.guard import still
 from chimera.api.services import Services
 from chimera.client import SwarmCoordinator
 from chimera.core.errors import ChimeraError, Overloaded, RateLimited, Unauthenticated
@@ -26,7 +27,7 @@ from chimera.security.principal import Principal
 POLL_S = 20.0
 
 RECHECK_S = 1.0
-"""A token that was revoked ends its stream within this time."""
+"""A token that was revoked, or permits something else now, ends its stream within this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ async def sse(here: Services, caller: Principal, token: str, mission_id: str, af
     """A mission's events in the form of the standard; an error that ends them is the last."""
 
     def reading(mission_id: str, after: int) -> Awaitable[Sequence[Told]]:
-        return _checked(read(here.swarm, mission_id, after), lambda: here.security.verify(token))
+        return _checked(read(here.swarm, mission_id, after), lambda: still(here, caller, token))
 
     try:
         async for found in events_of(here, mission_id, after, reading):

@@ -32,8 +32,6 @@ MAX_PAUSE_S = 5.0
 AGAIN = frozenset({429, 502, 503, 504})
 """Answers after which the same may go well."""
 
-MAX_ANSWER_BYTES = 64_000_000
-
 
 class Transport:
     """One node's API. `timeout_s` is for each answer, and for how long is gone on with further tries."""
@@ -135,7 +133,7 @@ class Transport:
                 again = repeatable or isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
             else:
                 if response.status_code < 400:
-                    return response.json() if response.content else None
+                    return self._told(response)
                 failure = _error(response)
                 if isinstance(failure, Unauthenticated) and renews and await self._renewed(token):
                     renews = False
@@ -156,6 +154,12 @@ class Transport:
                 body = {"refresh_token": held}
                 await self.log_in(await self._request("POST", "/api/auth/refresh", body=body, renews=False))
             return self.token != refused
+
+    def _told(self, response: httpx2.Response) -> Any:
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise ClusterError(f"what answers at {self.url} is no node: its answer is not JSON") from None
 
     def _who(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}

@@ -267,3 +267,21 @@ async def test_a_password_is_not_sent_back(api: Api) -> None:
         assert answer.status_code == 422
         if password not in body:  # a name that is unknown is told
             assert password not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind", "why"),
+    [
+        (b'{"goal": "g",}', "application/json", "not JSON: "),
+        (b'{"goal": "g", "goal": "h"}', "application/json", "a name twice"),
+        (b'{"goal": NaN}', "application/json", "NaN, which is not JSON"),
+        (b'{"goal": "\xff"}', "application/json", "not UTF-8"),
+        (b'{"goal": "g"}', "application/x-www-form-urlencoded", "Content-Type: application/json"),
+    ],
+)
+async def test_who_sends_what_cannot_be_read_is_told_what_is_wrong_with_it(
+    api: Api, sent: bytes, kind: str, why: str
+) -> None:
+    headers = {"content-type": kind}
+    answer = await api.ask("POST", "/api/swarm/task", Role.OPERATOR, content=sent, headers=headers)
+    assert answer.status_code in (400, 422) and why in answer.json()["detail"]

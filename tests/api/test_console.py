@@ -8,7 +8,8 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,40 @@ def test_a_session_that_ended_leads_to_the_log_in(page: Page, node: Served) -> N
     page.evaluate("sessionStorage.setItem('chimera.tokens', JSON.stringify({access: 'a.b.c', refresh: 'd.e.f'}))")
     page.reload()
     expect(page.get_by_role("button", name="Log in")).to_be_visible(timeout=20_000)
+
+
+def test_a_token_that_ends_is_renewed_while_a_mission_is_followed_and_when_the_page_is_loaded_again(
+    page: Page, node: Served
+) -> None:
+    log_in(page, node, Role.OPERATOR)
+    page.get_by_role("link", name="Missions").click()
+    page.get_by_label("Goal").fill("take for ever")
+    page.get_by_label("Role").fill("hanging")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("svg rect.started")).to_have_count(1)
+    sockets, audit = node.node.app.state.sockets, node.node.audit
+    refused = len(audit.refused("WS authenticate"))
+    try:
+        with page.expect_response("**/api/auth/refresh", timeout=60_000) as renewed:
+            node.node.clock.ahead_s = 1_000.0
+        assert renewed.value.status == 200
+        _until(page, lambda: len(sockets.followed) == 1)
+        assert len(audit.refused("WS authenticate")) == refused
+        node.node.clock.ahead_s = 2_000.0
+        page.reload()
+        expect(page.get_by_role("button", name="Log out")).to_be_visible(timeout=60_000)
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_test_id("state")).to_have_text("cancelled", timeout=60_000)
+    finally:
+        node.node.clock.ahead_s = 0.0
+
+
+def _until(page: Page, true: Callable[[], bool]) -> None:
+    """The page goes on meanwhile."""
+    until = time.monotonic() + 60.0
+    while not true():
+        assert time.monotonic() < until
+        page.wait_for_timeout(20)
 
 
 def test_every_file_that_the_pages_name_is_in_the_package() -> None:

@@ -19,7 +19,7 @@ from chimera.api.answers import Answers, Known
 from chimera.core.errors import StorageError, SwarmError
 from chimera.http_client.problems import error_of
 from chimera.security.roles import Role
-from tests.api.whole import PASSWORD, Api, opened
+from tests.api.whole import PASSWORD, Api, bearing, opened
 
 ONE = {"idempotency-key": "one"}
 
@@ -123,6 +123,22 @@ async def test_what_cannot_be_written_down_is_not_done(api: Api) -> None:
     assert (await api.ask("POST", "/api/swarm/task", Role.OPERATOR, json=TASK)).status_code == 202
 
 
+async def test_all_keys_of_a_user_have_one_place_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever makes many pushes out what others were answered, whose requests are then done twice."""
+    monkeypatch.setattr(answers, "MAX_EACH", 3)
+    async with opened(tmp_path) as api:
+        mine = await _asked(api)
+        for _ in range(3):
+            headers = {**bearing(await api.node.key(Role.ADMIN)), **ONE}
+            assert (await api.client.post("/api/swarm/task", json=TASK, headers=headers)).status_code == 202
+        key = bearing(await api.node.key(Role.ADMIN)) | ONE
+        told = [(await api.client.post("/api/swarm/task", json=TASK, headers=key)).content for _ in range(2)]
+        assert told[0] == told[1] and (await _asked(api)).content == mine.content
+        with sqlite3.connect(api.node.answers) as file:
+            assert file.execute("SELECT count(*) FROM answers WHERE caller = 'admin'").fetchone() == (3,)
+        file.close()
+
+
 async def test_they_are_bounded_and_each_caller_loses_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,10 +167,11 @@ async def test_they_are_bounded_and_each_caller_loses_their_own(
         assert await known("b", *range(7)) == [0, 4, 5, 6] and await known("a", 0) == [0]
         await add("c", 0)
         await add("c", 1)
-        assert await known("a", 0) == []  # the oldest of all
+        assert await known("a", 0) == [0] and await known("b", *range(7)) == [0, 5, 6]  # of whoever has most
+        await add("b", 7, b"y")
         for n in range(2, 5):
             await add("c", n, b"x" * 10)
-        assert await known("c", *range(5)) == [1, 3, 4]  # 1 has no bytes
+        assert await known("c", *range(5)) == [3, 4] and await known("b", 7) == [7]
         found = await begin("c", 4)
         assert isinstance(found, Known) and found.body == b"x" * 10
         number = await kept.begin("c", b"later", b"d", 1_001.0 + answers.KEEP_S)  # all others are too old

@@ -47,6 +47,28 @@ async def test_a_key_has_the_rate_that_it_was_made_with(tmp_path: Path) -> None:
         assert statuses[fast] == [200] * 20
 
 
+@pytest.mark.parametrize(
+    ("maker", "wanted", "given"),
+    [
+        ("operator", 101, None),
+        ("operator", 100, 100),
+        ("operator", None, 50),
+        ("key of 7", 8, None),
+        ("key of 7", 7, 7),
+        ("key of 7", None, 7),
+        ("admin", 100_000, 100_000),
+    ],
+)
+async def test_a_new_key_is_no_way_around_a_limit(api: Api, maker: str, wanted: int | None, given: int | None) -> None:
+    node = api.node
+    token = await node.key(Role.ADMIN, rate_limit=7) if maker == "key of 7" else await node.token(maker)
+    body = {} if wanted is None else {"rate_limit": wanted}
+    answer = await api.client.post("/api/keys/create", json=body, headers=bearing(token))
+    assert answer.status_code == (403 if given is None else 201)
+    if given is not None:
+        assert node.security.verify(answer.json()["secret"]).rate_limit == given
+
+
 async def test_who_tries_tokens_is_stopped_by_address(tmp_path: Path) -> None:
     async with opened(tmp_path, limiter=(5, 0.01)) as api:
         told = [(await api.client.get("/api/keys", headers=bearing(f"chm_{n}"))).status_code for n in range(8)]

@@ -15,11 +15,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
-from chimera.api.socket import BAD_MESSAGE, ENDED, MAX_SUBSCRIPTIONS, NOT_AUTHENTICATED, TOO_MANY
+from chimera.api.socket import BAD_MESSAGE, ENDED, FAULT, MAX_SUBSCRIPTIONS, NOT_AUTHENTICATED, TOO_MANY
+from chimera.core.errors import AuditError
 from chimera.security.manager import LOCAL
 from chimera.security.roles import Role
 from tests.api.serving import Served, served
 from tests.api.whole import PASSWORD
+
+SPAWN = {"type": "spawn_agent", "policy": "chimera.swarm.roles:echo", "role": "spawned"}
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +162,54 @@ def test_a_token_that_has_ended_does_nothing_before_its_socket_is_closed(server:
             server.node.clock.ahead_s = 0.0
 
 
+def test_a_socket_of_a_key_does_no_more_than_the_key_may_by_now(server: Served) -> None:
+    """Who loses a role loses it on what is open too."""
+    server.do(server.node.security.create_user("demoted", PASSWORD, Role.OPERATOR, by=LOCAL))
+    key = server.do(server.node.key("demoted"))
+    with connect(server.ws) as socket:
+        assert _ask(socket, type="authenticate", token=key)["role"] == "operator"
+        assert _ask(socket, **SPAWN)["type"] == "spawn_agent_done"
+        server.do(server.node.security.set_role("demoted", Role.OBSERVER, by=LOCAL))
+        with contextlib.suppress(ConnectionClosed):  # it may be closed by then
+            assert _ask(socket, **SPAWN)["status"] == 401
+        assert _code(socket) == ENDED
+    with connect(server.ws) as socket:
+        _ask(socket, type="authenticate", token=key)
+        assert _ask(socket, **SPAWN)["status"] == 403
+
+
+def test_what_a_socket_is_refused_is_written_down_once_with_all_that_is_known_of_it(server: Served) -> None:
+    with opened(server, Role.OBSERVER) as socket:
+        before = len(server.node.audit.entries)
+        assert _ask(socket, **SPAWN)["status"] == 403
+        [entry] = server.node.audit.entries[before:]
+    assert (entry.actor, entry.action, entry.resource) == ("observer", "WS spawn_agent", "/ws")
+    assert entry.outcome == "refused"
+    told = {name: entry.detail[name] for name in ("client", "permission", "on", "role")}
+    assert told == {"client": "127.0.0.1", "permission": "swarm:spawn", "on": "/ws spawn_agent", "role": "observer"}
+    assert entry.detail["key"]
+
+
+@pytest.mark.parametrize("action", ["WS submit_task", "WS"])
+def test_what_cannot_be_written_down_is_no_success_and_leaves_nobody_waiting(tmp_path: Path, action: str) -> None:
+    with served(tmp_path / "node", limiter=(4, 0.01)) as made, opened(made) as socket:
+        append = made.node.audit.append
+
+        def full(actor: str, what: str, *more: Any) -> None:
+            if what == action:
+                raise AuditError("the disk is full")
+            append(actor, what, *more)
+
+        made.node.audit.append = full  # type: ignore[method-assign]
+        if action == "WS":
+            for _ in range(10):
+                socket.send(json.dumps({"type": "submit_task", "id": "a", "goal": "g"}))
+            assert _code(socket) == FAULT
+        else:
+            told = _ask(socket, type="submit_task", id="a", goal="g")
+            assert (told["type"], told["status"], told["id"]) == ("error", 500, "a")
+
+
 def test_a_mission_of_another_is_not_followed(server: Served) -> None:
     server.do(server.node.security.create_user("stranger", PASSWORD, Role.API_CLIENT, by=LOCAL))
     with opened(server) as mine, opened(server, "stranger") as theirs:
@@ -179,6 +230,7 @@ def test_a_mission_of_another_is_not_followed(server: Served) -> None:
         {"type": "submit_task", "goal": "g", "subject": "admin"},
         {"type": "spawn_agent", "count": 1_000_000},
         {"type": "subscribe", "mission_id": "m", "after": -1},
+        {"type": "subscribe", "mission_id": "m", "after": 2**70},
         {"type": ["submit_task"], "goal": "g"},
         {"goal": "g"},
     ],
@@ -238,6 +290,21 @@ def test_what_one_socket_asks_at_once_is_bounded(server: Served) -> None:
             socket.send(json.dumps({"type": "submit_task", "id": "many", "goal": "g"}))
         told_of_many = [json.loads(socket.recv(20.0)) for _ in range(50)]
         assert {told.get("status", 200) for told in told_of_many if told["id"] == "many"} <= {200, 503}
+
+
+def test_what_one_caller_follows_is_bounded_over_all_their_sockets(tmp_path: Path) -> None:
+    """Each may wait at the coordinator, which takes so many calls."""
+    with served(tmp_path / "node", max_sockets_each=2) as made, contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(opened(made)) for _ in range(2)]
+        mission_id = _ask(sockets[0], type="submit_task", id="m", goal="g", role="hanging")["mission_id"]
+        asked = {"type": "subscribe", "mission_id": mission_id, "after": 1_000}
+        assert [_ask(sockets[0], id=str(n), **asked).get("status", 200) for n in range(2)] == [200] * 2
+        assert _ask(sockets[1], id="c", **asked)["status"] == 429
+        other = stack.enter_context(opened(made, Role.OBSERVER))
+        assert _ask(other, id="d", **asked)["type"] == "subscribe_done"
+        sockets[0].close()
+        _until(lambda: len(made.node.app.state.sockets.followed) == 1)
+        assert _ask(sockets[1], id="c", **asked)["type"] == "subscribe_done"
 
 
 def test_sockets_are_bounded_of_each_caller_and_in_all(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from chimera.api.connections import Connections
 from chimera.api.services import Services
 from chimera.api.socket import TOO_SLOW
 from chimera.core.events import Event, EventKind
+from chimera.security.manager import LOCAL
 from chimera.security.roles import Role
 from tests.api.serving import Served, served
+from tests.api.whole import PASSWORD, bearing
 
 LONG = "mission-" + "f" * 44
 
@@ -197,11 +199,27 @@ def test_a_stream_ends_with_its_token_also_while_nothing_happens(server: Served)
     assert "the token has ended" in told
 
 
+def test_a_stream_ends_when_its_key_may_no_more_see_the_mission(server: Served) -> None:
+    security = server.node.security
+    server.do(security.create_user("demoted", PASSWORD, Role.OPERATOR, by=LOCAL))
+    key = server.do(server.node.key("demoted"))
+    url = f"{server.url}/api/swarm/missions/{SILENT}/events?stream=true"
+    told = ""
+    with httpx2.stream("GET", url, headers=bearing(key), timeout=20.0) as answer:
+        for text in answer.iter_text():
+            if not told:
+                server.do(security.set_role("demoted", Role.API_CLIENT, by=LOCAL))
+            told += text
+    assert "event: error\n" in told
+    assert httpx2.get(url, headers=bearing(key)).status_code == 404
+
+
 def test_a_stream_ends_when_its_reader_leaves(server: Served) -> None:
     mission_id = _mission(server, role="hanging")
     url = f"{server.url}/api/swarm/missions/{mission_id}/events?stream=true"
     with httpx2.stream("GET", url, headers=server.headers(Role.OPERATOR), timeout=30.0) as answer:
-        told = next(answer.iter_text())
+        parts = answer.iter_text()  # kept: the connection is closed with the iterator
+        told = next(parts)
         assert len(server.node.app.state.streams) == 1, told
     _until(lambda: len(server.node.app.state.streams) == 0)
 

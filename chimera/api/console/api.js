@@ -36,12 +36,22 @@ export async function logIn(user, password, newPassword) {
 }
 
 export async function whoAmI() {
-  return call("POST", "/api/auth/token/verify", { token: tokens.access }, { asks: false });
+  const asked = () => call("POST", "/api/auth/token/verify", { token: tokens.access }, { asks: false });
+  return asked().catch((error) => {
+    if (!hasEnded(error)) throw error;
+    return renew().then(asked);
+  });
 }
 
+function hasEnded(error) {
+  return error instanceof Problem && error.status === 401;
+}
+
+// New tokens; without a session there is nothing to renew, and it is logged out.
 async function renew() {
   renewing ??= call("POST", "/api/auth/refresh", { refresh_token: tokens.refresh }, { asks: false })
     .then(keep)
+    .catch((error) => { if (hasEnded(error)) logOut(); throw error; })
     .finally(() => { renewing = null; });
   return renewing;
 }
@@ -65,12 +75,7 @@ async function call(method, path, body, { asks = true, once = null, again = true
   if (once) headers["Idempotency-Key"] = once;
   const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   if (answer.status === 401 && asks && again && tokens) {
-    try {
-      await renew();
-    } catch (error) {
-      if (error instanceof Problem && error.status < 500) logOut();
-      throw error;
-    }
+    await renew();
     return call(method, path, body, { asks, once, again: false });
   }
   if (answer.status === 204) return null;
@@ -85,6 +90,7 @@ export function follow(missionId, heard, ended) {
   let over = false;
   let socket = null;
   const open = () => {
+    if (over || !tokens) return;
     socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
     socket.onopen = () => socket.send(JSON.stringify({ type: "authenticate", token: tokens.access }));
     socket.onmessage = (message) => {
@@ -94,8 +100,16 @@ export function follow(missionId, heard, ended) {
       if (told.type === "ended") { over = true; socket.close(); ended(); }
       if (told.type === "error") { over = true; socket.close(); ended(new Problem(told.status, told)); }
     };
-    socket.onclose = () => { if (!over) setTimeout(open, 1000); };
+    socket.onclose = async ({ code }) => {
+      if (over) return;
+      try {
+        if (code === 4401 || code === 4403) await renew();
+      } catch (error) {
+        if (hasEnded(error)) { over = true; ended(error); return; }
+      }
+      setTimeout(open, 1000);
+    };
   };
   open();
-  return () => { over = true; socket.close(); };
+  return () => { over = true; socket?.close(); };
 }

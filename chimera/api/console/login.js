@@ -4,7 +4,7 @@ import { field, make } from "./dom.js";
 export function logIn(root, done) {
   const user = make("input", { name: "user", autocomplete: "username", required: true, autofocus: true });
   const password = make("input", { name: "password", type: "password", autocomplete: "current-password", required: true });
-  const next = make("input", { name: "new", type: "password", autocomplete: "new-password", minlength: 8 });
+  const next = make("input", { name: "new", type: "password", autocomplete: "new-password", minlength: 12, maxlength: 256 });
   const nextField = field("New password: this one can be used once only", next);
   nextField.hidden = true;
   const why = make("p", { class: "bad", role: "alert" });

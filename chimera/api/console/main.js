@@ -61,8 +61,8 @@ async function show() {
   }
   try {
     caller ??= await api.whoAmI();
-  } catch {
-    leave();
+  } catch (error) {
+    complain(error);
     return;
   }
   const [path, argument] = location.hash.replace(/^#\//, "").split("/");

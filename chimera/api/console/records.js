@@ -55,9 +55,9 @@ export function keys(root, { complain, caller }) {
 }
 
 function creation(made, complain, look) {
-  const label = make("input", { name: "label", required: true, maxlength: 128 });
+  const label = make("input", { name: "label", required: true, maxlength: 100 });
   const role = make("select", { name: "role" }, ["api_client", "observer", "operator", "admin"].map((each) => make("option", {}, each)));
-  const days = make("input", { name: "days", type: "number", min: 1, max: 3650, value: 90, required: true });
+  const days = make("input", { name: "days", type: "number", min: 1, max: 1830, value: 90, required: true });
   const form = make("form", { "aria-label": "New key" }, field("For what", label),
     make("div", { class: "row" }, field("Role", role), field("Days", days)), make("button", { type: "submit" }, "Create"));
   form.addEventListener("submit", async (event) => {

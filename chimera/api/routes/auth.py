@@ -9,6 +9,9 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from chimera.api.bodies import Login, MadeKey, NewKey, Page, Refresh, Token, Tokens, Who
 from chimera.api.guard import LOGIN, PUBLIC, Guarded, Here, Needs
 from chimera.api.idempotency import SecretRoute
+from chimera.api.services import Services
+from chimera.core.errors import Forbidden
+from chimera.security.api_keys import MAX_RATE
 from chimera.security.manager import TokenPair
 from chimera.security.principal import Principal
 from chimera.security.roles import Permission
@@ -16,6 +19,9 @@ from chimera.security.roles import Permission
 router = APIRouter(prefix="/api", tags=["identity"], route_class=Guarded)
 jwks = APIRouter(tags=["identity"], route_class=Guarded)
 keys = APIRouter(prefix="/api/keys", tags=["API keys"], route_class=SecretRoute)
+
+USUAL_RATE = 50
+"""Requests a second of a key, unless another rate is asked for."""
 
 
 @router.post("/auth/login", dependencies=[Depends(LOGIN)])
@@ -52,10 +58,13 @@ async def create_key(
     body: NewKey, here: Here, caller: Annotated[Principal, Depends(Needs(Permission.KEYS_CREATE))]
 ) -> MadeKey:
     """Make an API key. Its secret is in this answer and nowhere else."""
+    most = _most_a_second(here, caller)
+    if body.rate_limit is not None and body.rate_limit > most:
+        raise Forbidden(f"a key of yours may ask {most} times a second at most: ask an administrator for more")
     secret, key = await here.security.create_api_key(
         body.user or caller.subject,
         body.role,
-        body.rate_limit,
+        body.rate_limit or min(USUAL_RATE, most),
         scopes=body.scopes,
         lifetime_s=body.expires_in_s,
         label=body.label,
@@ -93,6 +102,13 @@ async def revoke_key(
 async def public_keys(here: Here) -> dict[str, list[dict[str, str]]]:
     """The public keys that this node's tokens can be verified with."""
     return here.security.jwks()
+
+
+def _most_a_second(here: Services, caller: Principal) -> int:
+    """No way around one's own limit leads over a new key."""
+    if caller.rate_limit is not None:
+        return caller.rate_limit
+    return MAX_RATE if caller.may(Permission.KEYS_ANY) else here.settings.key_rate
 
 
 def who(principal: Principal) -> Who:

@@ -17,6 +17,7 @@ from chimera.security.roles import Permission
 router = APIRouter(prefix="/api/capabilities", tags=["capabilities"], route_class=SecretRoute)
 
 Issuer = Annotated[Principal, Depends(Needs(Permission.CAPABILITY_ISSUE))]
+Revoker = Annotated[Principal, Depends(Needs(Permission.CAPABILITY_REVOKE))]
 
 
 @router.post("", status_code=201)
@@ -39,11 +40,11 @@ async def issue(body: NewCapability, here: Here, caller: Issuer) -> MadeCapabili
 async def revoke(
     revocation_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", examples=["0123456789abcdef0123456789abcdef"])],
     here: Here,
-    caller: Issuer,
+    caller: Revoker,
 ) -> Response:
     """End a capability that one has issued, and all that is derived from it, everywhere within a second.
 
-    With `capability:revoke` anybody's, and one that was narrowed, by the id of any of its blocks.
+    With `capability:any` anybody's, and one that was narrowed, by the id of any of its blocks.
     """
     await here.security.revoke_capability(revocation_id, by=caller)
     return Response(status_code=204)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
 from chimera.core.clock import Clock, SystemClock
-from chimera.core.errors import AuditBusy, MissingExtra, Overloaded
+from chimera.core.errors import AuditBusy, Overloaded
 from chimera.security.audit import AuditLog
+from chimera.security.audit_entry import signing_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 MAX_WAITING = 10_000
 RETRY_S = 0.1
 
-KEY = "audit.key"
+KEY = "audit.pem"
 
 
 class Record:
@@ -86,23 +85,3 @@ class Record:
                 log.append(actor, action, resource, outcome, {**detail, "waited_s": round(now - at, 3)})
             self._log = log
             return True
-
-
-def signing_key(path: Path) -> Ed25519PrivateKey:
-    """The Ed25519 key in that file, which is made at the first use, for its owner alone. Blocks."""
-    try:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    except ModuleNotFoundError as error:
-        raise MissingExtra("cryptography", "security") from error
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    if not path.exists():
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(Ed25519PrivateKey.generate().private_bytes_raw())
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(draft, path)  # whole or not at all, and the first one stays
-        draft.unlink()
-    return Ed25519PrivateKey.from_private_bytes(path.read_bytes())

@@ -25,6 +25,8 @@ from chimera.security.store import SecurityStore
 
 MAX_KEYS = 100
 """Of one user that are in use."""
+MAX_ENDED = 1_000
+"""Of one user that are over: the older ones are forgotten, and refused as keys that there are not."""
 MAX_RATE = 100_000
 MAX_LIFETIME_S = 5 * 366 * 86_400.0
 MAX_LABEL = 100
@@ -107,6 +109,11 @@ class ApiKeys:
             ).fetchone()
             if live >= MAX_KEYS:
                 raise InputError(f"a user has at most {MAX_KEYS} keys: revoke one first")
+            connection.execute(
+                "DELETE FROM keys WHERE id IN (SELECT id FROM keys WHERE user = ?"
+                " AND (revoked_at IS NOT NULL OR expires_at <= ?) ORDER BY made_at DESC, id LIMIT -1 OFFSET ?)",
+                (user, now, MAX_ENDED),
+            )
             maker = connection.execute("SELECT revoked_at FROM keys WHERE id = ?", (made_by,)).fetchone()
             if made_by is not None and (maker is None or maker[0] is not None):
                 raise Unauthenticated("the API key is refused: it was revoked; make another")

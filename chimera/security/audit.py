@@ -40,7 +40,7 @@ from chimera.security.audit_writer import AuditLimits, AuditWriter, OnFailure, P
 from chimera.security.redaction import clean, clean_detail
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 KEPT = 10_000
 MAX_FOUND = 10_000
@@ -110,8 +110,8 @@ class AuditLog:
             self._seq = before[-1].seq if before else 0
             self._hash = hash_of(before[-1].line()) if before else GENESIS
             anchors = anchors or FileAnchors(anchors_folder(folder))
-            _check_head(folder, anchors, before)
-            public_key_path(folder).write_bytes(public_pem(key.public_key()))
+            _check_head(folder, anchors, before, key.public_key())
+            _check_key(folder, key)
             self._writer = AuditWriter(
                 folder,
                 key,
@@ -139,8 +139,8 @@ class AuditLog:
         return self._writer.lost
 
     @property
-    def failure(self) -> OSError | None:
-        """What the disk said when it failed."""
+    def failure(self) -> Exception | None:
+        """What the disk said when it failed, or what of the log's files could not be read."""
         return self._writer.failure
 
     @property
@@ -226,11 +226,32 @@ def _lock(folder: Path) -> int:
     return file
 
 
-def _check_head(folder: Path, anchors: AnchorStore, before: Sequence[AuditEntry]) -> None:
+def _check_key(folder: Path, key: Ed25519PrivateKey) -> None:
+    """Put the public key beside a log that begins. Refuse to go on with a log under another key than its own."""
+    path, public = public_key_path(folder), public_pem(key.public_key())
+    if path.exists() and path.stat().st_size:
+        if path.read_bytes() != public:
+            raise _other_key(folder)
+    else:
+        draft = path.with_name(f".{path.name}")
+        draft.write_bytes(public)
+        os.replace(draft, path)
+
+
+def _other_key(folder: Path) -> AuditError:
+    return AuditError(
+        f"{folder} is signed with another key than this: restore that key, or move the folder and its anchors away as"
+        " they are and begin a new log"
+    )
+
+
+def _check_head(folder: Path, anchors: AnchorStore, before: Sequence[AuditEntry], public_key: Ed25519PublicKey) -> None:
     """Refuse to go on with a log that was put back, where its last signed head can be read."""
     head = anchors.latest() if isinstance(anchors, FileAnchors) else None
     if head is None or head.seq == 0:
         return
+    if not head.is_signed_by(public_key):
+        raise _other_key(folder)
     ends = before[-1].seq if before else 0
     signed = [entry for entry in before if entry.seq == head.seq]
     if head.seq > ends or (signed and hash_of(signed[0].line()) != head.hash):

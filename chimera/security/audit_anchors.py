@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -37,8 +38,9 @@ class FileAnchors:
         is_new = not path.exists()
         append_anchor(path, anchor)
         if is_new:
-            for old in self._files()[: -self._keep_days]:
-                old.unlink()
+            with suppress(PermissionError):  # where one may only append, old ones stay
+                for old in self._files()[: -self._keep_days]:
+                    old.unlink()
 
     def read(self) -> tuple[Anchor, ...]:
         """All of them, the oldest first. Raises AuditError for what cannot be read."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from chimera.core.errors import AuditError, MissingExtra
 from chimera.core.types import Frozen
+from chimera.security.strangers import is_strangers
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -121,12 +123,11 @@ def append_anchor(path: Path, anchor: Anchor) -> None:
 
     Raises OSError.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)  # may be all that is allowed here
     try:
         end = _whole_lines(file)
         if end != os.fstat(file).st_size:
             os.ftruncate(file, end)
-        os.lseek(file, end, os.SEEK_SET)
         line = anchor.line()
         if os.write(file, line) != len(line):
             raise OSError("the disk took half a line")
@@ -156,7 +157,7 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             made = Ed25519PrivateKey.generate().private_bytes(encoding, private, serialization.NoEncryption())
-            scratch = path.with_name(f".{path.name}.{os.getpid()}")
+            scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # one that was left is not in the way
             with open(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
                 file.write(made)
                 file.flush()
@@ -167,6 +168,9 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
                 pass
             finally:
                 scratch.unlink()
+        status = path.stat()
+        if status.st_mode & 0o077 or is_strangers(status):
+            raise AuditError(f"{path} is not its owner's alone: whoever else has it can sign; begin a new log and key")
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
         raise AuditError(f"{path} cannot be used: {error.strerror}") from None

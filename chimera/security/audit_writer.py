@@ -86,7 +86,7 @@ class AuditWriter:
         self._seq, self._hash, self._at_s = seq, hashed, at_s
         self.changed = threading.Condition(lock := threading.Lock())
         self._work = threading.Condition(lock)
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
         self.anchor_error: Exception | None = None
         self.lost = 0
         self._durable_seq = self._queued_seq = seq
@@ -184,7 +184,7 @@ class AuditWriter:
     def _store(self, group: list[Pending]) -> None:
         try:
             self._write(group)
-        except OSError as error:
+        except Exception as error:  # whatever it is: a thread that dies unseen would take entries and write none
             with self.changed:
                 self.failure = error
                 self.lost += len(group) + len(self._queue)

@@ -27,7 +27,7 @@ from chimera.security.caveats import (
     Right,
     Uses,
     check_name,
-    check_operation,
+    check_operations,
     check_path,
     micro_usd,
     read_caveats,
@@ -166,7 +166,22 @@ class CapabilityAuthority:
         with the same message; InputError for a request that cannot be one; SecurityError and StorageError where it
         cannot be known, which is no leave either.
         """
-        check_operation(operation)
+        return self.verify_all(token, (operation,), resource, amount_usd=amount_usd, tenant=tenant)[0]
+
+    def verify_all(
+        self,
+        token: CapabilityToken,
+        operations: Sequence[str],
+        resource: str,
+        *,
+        amount_usd: float = 0.0,
+        tenant: str = "",
+    ) -> tuple[Grant, ...]:
+        """Leave for one call that is several operations at once: for all of them, or none. It counts as one use.
+
+        Raises as `verify`.
+        """
+        check_operations(operations)
         check_path(resource)
         micro = micro_usd(amount_usd)
         if tenant:
@@ -184,21 +199,26 @@ class CapabilityAuthority:
             uses = contents.uses()
             if uses and self._uses is None:
                 raise NotOpened("no store of uses here")
-            facts, values = self._facts(operation, resource, micro, tenant, now_s, uses)
-            opened.authorize(facts, values, self._max_time_s)
+            for operation in operations:
+                facts, values = self._facts(operation, resource, micro, tenant, now_s, uses)
+                opened.authorize(facts, values, self._max_time_s)
             if uses and self._uses is not None and not self._uses.take(uses, contents.ends_at):
                 raise NotOpened("used up")
         except (NotOpened, NotUnderstood) as error:
-            log.info("capability refused for %s on %s: %s", operation, resource, str(error) or "a line unknown here")
+            asked = ", ".join(operations)
+            log.info("capability refused for %s on %s: %s", asked, resource, str(error) or "a line unknown here")
             raise Forbidden(REFUSED) from None
-        return Grant(
-            subject=contents.right.subject,
-            operation=operation,
-            resource=resource,
-            expires_at=expires_at,
-            depth=len(contents.blocks) - 1,
-            revocation_ids=contents.revocation_ids,
-            tenant=tenant,
+        return tuple(
+            Grant(
+                subject=contents.right.subject,
+                operation=operation,
+                resource=resource,
+                expires_at=expires_at,
+                depth=len(contents.blocks) - 1,
+                revocation_ids=contents.revocation_ids,
+                tenant=tenant,
+            )
+            for operation in operations
         )
 
     def revoke(self, token: CapabilityToken) -> str:

@@ -17,6 +17,7 @@ from typing import NoReturn, Protocol
 
 from chimera.core.clock import Clock
 from chimera.core.errors import InputError, SecurityError
+from chimera.security.strangers import is_strangers
 
 MAX_KEYS = 16
 REREAD_S = 0.5
@@ -119,8 +120,8 @@ class KeyFolder:
         if now_s - self._read_at_s < REREAD_S:
             return
         with self._lock:
-            self._read_at_s = now_s
             self._read()
+            self._read_at_s = now_s  # not before: what cannot be read is refused until it can
 
     def _read(self) -> None:
         _private_only(self.path)
@@ -170,10 +171,12 @@ def _load(file: Path) -> tuple[bytes, bytes] | None:
 
 def _private_only(path: Path) -> None:
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except OSError as error:
         raise SecurityError(f"{path} cannot be read ({error.strerror}): restore it") from None
-    if mode & 0o077:
+    if is_strangers(status):
+        raise SecurityError(f"{path} is another user's: restore your own, or start with a new folder")
+    if status.st_mode & 0o077:
         raise SecurityError(f"{path} can be read by others: chmod go-rwx it, and rotate the keys if they may have been")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -157,8 +157,8 @@ class Uses:
     times: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.times <= MAX_USES:
-            raise InputError(f"{self.times} uses: give 1 to {MAX_USES}")
+        if type(self.times) is not int or not 1 <= self.times <= MAX_USES:  # a bool is an int
+            raise InputError(f"{self.times!r} uses: give a whole number, 1 to {MAX_USES}")
 
     def lines(self) -> str:
         return f"check if counted({self.times});"
@@ -228,8 +228,10 @@ class Right:
         return f"{self.subject} may {', '.join(self.operations)} on {self.resource}"
 
 
-def check_operations(operations: tuple[str, ...]) -> None:
-    """Raises InputError unless there are 1 to MAX_OPERATIONS, each once."""
+def check_operations(operations: Sequence[str]) -> None:
+    """Raises InputError unless there are 1 to MAX_OPERATIONS names, each once."""
+    if isinstance(operations, str):
+        raise InputError(f"operations {_told(operations)}: give a tuple of names, and not one text")
     if not 1 <= len(operations) <= MAX_OPERATIONS or len(set(operations)) != len(operations):
         raise InputError(f"{len(operations)} operations: name 1 to {MAX_OPERATIONS}, each once")
     for operation in operations:

@@ -48,11 +48,11 @@ def issue(
 async def revoke(security: SecurityManager, home: CapabilityHome | None, revocation_id: str, by: Principal) -> None:
     """See `SecurityManager.revoke_capability`."""
     resource = f"capabilities/{revocation_id}"
-    security.check(by, Permission.CAPABILITY_ISSUE, resource)
+    security.check(by, Permission.CAPABILITY_REVOKE, resource)
     known = await asyncio.to_thread(_of(home).issued, revocation_id)
     mine = known is not None and known.issuer == by.subject
     within = not by.tenant or (known is not None and known.tenant == by.tenant)
-    if not mine and not (by.may(Permission.CAPABILITY_REVOKE) and within):
+    if not mine and not (by.may(Permission.CAPABILITY_ANY) and within):
         raise NotThere("there is no such capability of yours")
     await asyncio.to_thread(_of(home).refuse, revocation_id, None if known is None else known.until)
     security.audit(by.subject, Permission.CAPABILITY_REVOKE, resource, "ok")

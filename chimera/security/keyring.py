@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from chimera.core.clock import Clock
 from chimera.core.errors import InputError, MissingExtra, SecurityError
+from chimera.security.strangers import is_strangers
 
 Algorithm = Literal["EdDSA", "ES256"]
 
@@ -98,9 +99,15 @@ class KeyRing:
             return self._rotate(self._kept())
 
     def drop(self, kid: str) -> None:
-        """Refuse every token of this key from now on: it is known to others. If it signs, a new one does."""
+        """Refuse every token of this key from now on: it is known to others. If it signs, a new one does.
+
+        Raises InputError for a key there is not: the one that was meant would go on.
+        """
         with self._locked():
-            kept = [key for key in self._kept() if key.kid != kid]
+            there = self._kept()
+            kept = [key for key in there if key.kid != kid]
+            if len(kept) == len(there):
+                raise InputError(f"no signing key {str(kid)[:64]!a} is in use: {', '.join(key.kid for key in there)}")
             if any(key.ends_at is None for key in kept):
                 self._save(kept)
             else:
@@ -149,6 +156,8 @@ class KeyRing:
             with self._lock:
                 if found.st_mode & 0o077:
                     raise SecurityError(f"{self.path} can be read by other users: chmod 600 it, then rotate the keys")
+                if is_strangers(found):
+                    raise SecurityError(f"{self.path} is another user's: remove it, which logs everybody out")
                 if found.st_size > MAX_BYTES:
                     raise SecurityError(f"{self.path} is larger than {MAX_BYTES} bytes: restore a copy")
                 self._keys = _parse(self.path)

@@ -140,6 +140,10 @@ class SecurityManager:
                 newer = await self._passwords.hash(password)
                 await self.users.set_password(found.name, newer, old_hash=found.password_hash)
         pair = await self.tokens.issue(_identity(found))
+        if self._who(found.name) != _identity(found):  # disabled, reset or made another while the password was hashed
+            await self.tokens.revoke(pair.refresh_token)
+            self.audit(found.name, "login", "", "refused", {"changed": True})
+            raise Unauthenticated(LOGIN_REFUSED)
         self.audit(found.name, "login", "", "ok")
         return pair
 
@@ -181,20 +185,16 @@ class SecurityManager:
         """A key for a user, and its text, which cannot be had again. `rate_limit` is requests a second.
 
         It has no more than its user's role has, nor than `by` has (None: the user's own doing). One that was made with
-        a key ends with that, at the latest. Raises Forbidden, NotThere, InputError.
+        a key ends with that, at the latest, and is no quicker. Raises Forbidden, NotThere, InputError.
         """
+        place = f"users/{user_id}/keys"
         if by is not None:
-            self.check(by, Permission.KEYS_CREATE, f"users/{user_id}/keys")
+            self.check(by, Permission.KEYS_CREATE, place)
         owner = self._owner(user_id, by)
         narrowed = None if scopes is None else frozenset(scopes)
         wanted = effective(role, narrowed)
         if not covers(owner.role, role) or not wanted <= (PERMISSIONS[role] if by is None else by.permissions):
-            self._forbid(
-                by,
-                Permission.KEYS_CREATE,
-                f"users/{user_id}/keys",
-                f"nobody hands out the role {role} who does not have all of it",
-            )
+            self._forbid(by, Permission.KEYS_CREATE, place, f"nobody hands out what they lack of the role {role}")
         made_by = by.token_id if by is not None and by.kind == "api_key" else None
         if made_by is not None and by is not None and by.expires_at is not None:
             left = by.expires_at - self._clock.now()
@@ -202,15 +202,14 @@ class SecurityManager:
         text, key = await self.keys.create(
             owner.name,
             role,
-            rate_limit=rate_limit,
+            rate_limit=rate_limit if by is None or by.rate_limit is None else min(rate_limit, by.rate_limit),
             scopes=narrowed,
             lifetime_s=lifetime_s,
             label=label,
             made_by=made_by,
         )
-        self.audit(
-            by.subject if by else owner.name, Permission.KEYS_CREATE, f"keys/{key.id}", "ok", {"role": role.value}
-        )
+        actor = by.subject if by else owner.name
+        self.audit(actor, Permission.KEYS_CREATE, f"keys/{key.id}", "ok", {"role": role.value})
         return text, key
 
     def list_keys(self, by: Principal, *, user_id: str = "", after: str = "", limit: int = 100) -> tuple[APIKey, ...]:
@@ -314,7 +313,7 @@ class SecurityManager:
         )
 
     async def revoke_capability(self, revocation_id: str, *, by: Principal) -> None:
-        """Refuse a capability that `by` has issued, or with `capability:revoke` anybody's. Raises NotThere."""
+        """Refuse a capability that `by` has issued, or with `capability:any` anybody's. Raises NotThere."""
         await issuing.revoke(self, self._capabilities, revocation_id, by)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:

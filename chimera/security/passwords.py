@@ -7,11 +7,13 @@ NIST SP 800-63B, section 3.1.1: long rather than odd, and Unicode normalised (NF
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import threading
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 from chimera.core.errors import InputError, MissingExtra, RateLimited
@@ -27,15 +29,29 @@ MIN_DIFFERENT = 5
 MEMORY_KIB = 19_456
 PASSES = 2
 
+_COMMON = re.compile(
+    "password|passwort|passw0rd|p@ssw[o0]rd|qwert[yz](?:uiop)?|azerty(?:uiop)?|asdfgh(?:jkl)?|zxcvbnm?|1q2w3e4r(?:5t)?"
+    "|iloveyou|letmein|welcome|administrator|admin|changeme|secret|chimera|abcd(?:ef)?|(?:19|20)[0-9]{2}|1?2345?6?7?8?9?0?"
+)
+"""Of what the lists of leaked passwords that are long enough are put together."""
+
 
 def refuse_weak(name: str, password: str) -> None:
-    """Raises InputError for a password that is too short, too long, of too few characters, or holds the user's name."""
+    """Raises InputError for a password that is too short, too long, or that lists of leaked passwords would have.
+
+    That is one of few characters, with the user's name, a row or a repetition, or nothing besides well-known words.
+    """
     if not isinstance(password, str) or not MIN_CHARS <= len(password) <= MAX_CHARS:
         raise InputError(f"a password has {MIN_CHARS} to {MAX_CHARS} characters")
     if len(set(password)) < MIN_DIFFERENT:
         raise InputError(f"a password has at least {MIN_DIFFERENT} different characters")
     if len(name) > 3 and name.casefold() in password.casefold():
         raise InputError("a password does not hold the user's name")
+    folded = password.casefold()
+    repeats = (folded + folded).find(folded, 1) < min(len(folded), MIN_CHARS)
+    turns = sum(abs(ord(after) - ord(before)) > 1 for before, after in pairwise(folded))
+    if repeats or turns < MIN_DIFFERENT - 1 or len(set(_COMMON.sub("", folded))) < MIN_DIFFERENT:
+        raise InputError("a password is no row, no repetition, and more than well-known words: use a few of your own")
 
 
 def one_time_password() -> str:

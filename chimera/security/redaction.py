@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,26 +26,36 @@ MAX_KEY = 128
 
 _NAMES = re.compile(
     "password|passwd|passphrase|pwd|secret|authorization|cookie|credential|apikey|accesskey|privatekey|signingkey|token"
+    "|jwt|bearer|sessionid|mnemonic|seedphrase"
 )
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]")
 _HARMLESS = frozenset({"tokenid", "tokentype", "tokenkind"})
 
+_NAMED = ("name", "key", "header", "field")
+"""Members that name what another member of the same mapping holds, as lists of headers write it."""
+
+_EDGE = r"(?:(?<![a-z0-9])|(?<=%[0-9a-f]{2}))"
+"""`<` in a shape: it begins here. Not a word's edge, as a secret may come after `_`, and after a URL's `%3D`."""
+
 _SHAPES = tuple(
-    (markers.split(), re.compile(pattern, re.IGNORECASE))
+    (markers.split(), re.compile(pattern.replace("<", _EDGE, 1), re.IGNORECASE))
     for markers, pattern in (
         ("-----begin", r"-----BEGIN[ A-Z0-9]{0,40}-----[\s\S]*?(?:-----END[ A-Z0-9]{0,40}-----|\Z)"),  # RFC 7468
-        ("eyj", r"\beyJ[\w-]{8,}(?:\.[\w-]*){0,4}"),  # JWT (RFC 7519), JWE, cut off or not
-        ("chim_", r"\bchim_[\w.-]{8,}"),
-        ("sk-", r"\bsk-[\w-]{16,}"),
+        ("eyj", r"<eyJ[\w-]{8,}(?:\.[\w-]*){0,4}"),  # JWT (RFC 7519), JWE, cut off or not
+        ("chim_", r"<chim_[\w.-]{8,}"),
+        ("sk- sk_ rk_ hf_", r"<(?:sk-[\w-]{16,}|[sr]k_(?:live|test)_\w{16,}|hf_\w{20,})"),
         ("akia asia aroa aida", r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}"),  # AWS
         ("gh", r"\bgh[a-z]_\w{20,}|\bgithub_pat_\w{20,}"),
         ("glpat- xox aiza", r"\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\bAIza[\w-]{30,}"),
         ("://", r"://[^\s/@:]{0,256}:[^\s/@]{1,1024}@"),  # user and password in a URL
-        ("bearer basic", r"\b(?:bearer|basic)\s{1,4}[\w+/.~-]{8,}=*"),  # RFC 6750, RFC 7617
+        ("authorization", r"authorization(?:\"|%22)?(?::|%3a)(?:\s|%20|\+){0,4}[^\r\n]{1,2048}"),  # all of the header
+        ("cookie", r"cookie(?:\"|%22)?(?::|%3a)(?:\s|%20|\+){0,4}[^\r\n]{1,2048}"),
+        ("bearer basic", r"<(?:bearer|basic)(?:\s|%20|\+){1,4}[\w+/.~-]{8,}=*"),  # RFC 6750, RFC 7617
         (
-            "pass pwd secret token cookie key",  # name=value, and JSON in a text
+            "pass pwd secret token cookie key",  # name=value, and JSON in a text; encoded for a URL too
             r"(?:password|passwd|passphrase|pwd|secret|token|cookie|api[_-]?key|access[_-]?key)"
-            r"""\\?["']?\s{0,4}[:=]\s{0,4}(?:\\?"[^"]*"?|\\?'[^']*'?|[^\s"',;&)}\]]+)""",
+            r"""(?:\[\w*\]|%5b\w*%5d)?\\?(?:["']|%2[27])?\s{0,4}(?:[:=]|%3[ad])\s{0,4}"""
+            r"""(?:\\?"[^"]*"?|\\?'[^']*'?|[^\s"',;&)}\]]+)""",
         ),
     )
 )
@@ -76,7 +87,7 @@ def clean_detail(detail: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def is_secret_name(name: str, value: object = "") -> bool:
     """Whether a field of that name holds a secret. A number of tokens does not."""
-    plain = _NOT_IN_NAMES.sub("", name.casefold())
+    plain = _NOT_IN_NAMES.sub("", unicodedata.normalize("NFKD", name).casefold())
     if plain in _HARMLESS or (plain.endswith("tokens") and isinstance(value, (int, float))):
         return False
     return _NAMES.search(plain) is not None
@@ -106,16 +117,21 @@ class _Cleaner:
 
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, JsonValue]:
         cleaned: dict[str, JsonValue] = {}
+        names = [value[name] for name in _NAMED if isinstance(value.get(name), str)]
+        whose = next((name for name in names if is_secret_name(name[:1_000])), "")
         for key, member in value.items():
             if not self._room():
                 cleaned[CUT] = len(value) - len(cleaned)
                 break
             name = self._text(str(key)[: 4 * MAX_KEY], MAX_KEY)
-            cleaned[name] = REDACTED if is_secret_name(str(key)[:1_000], member) else self.value(member, depth)
+            secret = is_secret_name(str(key)[:1_000], member) or (whose and str(key).casefold() == "value")
+            cleaned[name] = REDACTED if secret else self.value(member, depth)
         return cleaned
 
     def _list(self, value: list[Any] | tuple[Any, ...], depth: int) -> list[JsonValue]:
         cleaned: list[JsonValue] = []
+        if len(value) == 2 and isinstance(value[0], str) and is_secret_name(value[0][:1_000], value[1]):
+            value = [value[0], REDACTED]  # a header, as a pair
         for member in value:
             if not self._room():
                 cleaned.append(CUT)

@@ -35,6 +35,9 @@ if found[1] then
   level, leased, before, epoch, at = unpack(found)
   level, leased, before, epoch, at = tonumber(level), tonumber(leased), tonumber(before), tonumber(epoch), tonumber(at)
 end
+if now < at - 2 * epoch_s then
+  at, leased, before, epoch = now, leased + before, 0, math.floor(now / epoch_s) + 1
+end
 if now < at then now = at end
 
 local function fill(till)
@@ -73,7 +76,9 @@ local wait_s = 0
 if size == 0 then wait_s = math.max(0, amount - level) / per_s end
 return {{exact(size), exact(epoch), exact((epoch + 2) * epoch_s - now), exact(wait_s)}}
 """
-"""The same as `Account` in `buckets.py`: advance, settle, lease."""
+"""The same as `Account` in `buckets.py`: advance, settle, lease. But the server's clock may be put back: then the
+bucket goes on from what it holds, and what is leased stays so for the two seconds of its life.
+"""
 
 
 class RedisTokens:

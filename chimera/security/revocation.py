@@ -22,7 +22,7 @@ MAX_REVOKED = 100_000
 STALE_AFTER_S = 5.0
 SWEEP_S = 60.0
 LEEWAY_S = 300.0
-"""Entries are kept in the store for so long after `until`, for machines whose clocks are behind."""
+"""Entries are kept for so long after `until`, for machines whose clocks are behind, and clocks that are put back."""
 
 Stale = Literal["revoked", "raise"]
 """What `is_revoked` does when what it knows is too old: say True, or raise SecurityError."""
@@ -59,7 +59,7 @@ class Known:
 
     def sweep(self) -> None:
         self._swept_at_s = self._clock.monotonic()
-        now_s = self._clock.now()
+        now_s = self._clock.now() - LEEWAY_S
         for revoked_id in [revoked_id for revoked_id, until in list(self._until.items()) if until <= now_s]:
             self._until.pop(revoked_id, None)
 

@@ -93,7 +93,7 @@ class RedisRevocations(Revocations):
 
     def _read_whole(self) -> None:
         """Know all that the set has; give it what it has lost."""
-        wall_s = self._clock.now()
+        wall_s = self._clock.now() - LEEWAY_S
         rows = self._redis.zrangebyscore(KEY, wall_s, "+inf", start=0, num=self._max + 1, withscores=True)
         kept = {revoked_id.decode(): until for revoked_id, until in rows}
         for revoked_id, until in kept.items():

@@ -67,7 +67,7 @@ class SqliteRevocations(Revocations):
 
     def _read_on(self) -> None:
         rows = self._reader.execute("SELECT n, id, until_s FROM revoked WHERE n > ? ORDER BY n", (self._last_n,))
-        wall_s = self._clock.now()
+        wall_s = self._clock.now() - LEEWAY_S
         for n, revoked_id, until in rows:
             if until > wall_s:
                 self._known.add(revoked_id, until)

@@ -51,6 +51,8 @@ class Permission(StrEnum):
     USERS_MANAGE = "users:manage"
     CAPABILITY_ISSUE = "capability:issue"
     CAPABILITY_REVOKE = "capability:revoke"
+    CAPABILITY_ANY = "capability:any"
+    """Capabilities of other issuers too; without it only those that one has issued."""
     SIGNING_ROTATE = "signing:rotate"
     AUDIT_READ = "audit:read"
     METRICS_READ = "metrics:read"
@@ -81,6 +83,7 @@ _OPERATOR = _OBSERVER | {
     Permission.KEYS_CREATE,
     Permission.KEYS_REVOKE,
     Permission.CAPABILITY_ISSUE,
+    Permission.CAPABILITY_REVOKE,
 }
 
 _NODE = frozenset({Permission.NODE_JOIN, Permission.NODE_REPORT})

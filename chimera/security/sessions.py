@@ -16,6 +16,9 @@ from chimera.security.store import SecurityStore
 MAX_FAMILIES = 100
 """Of one user, at once. One more ends the oldest."""
 
+MAX_TURNS = 10_000
+"""Refresh tokens of one family: at one every quarter of an hour, for more than 90 days. One more ends it."""
+
 Turn = Literal["fresh", "reused", "ended"]
 
 
@@ -72,7 +75,8 @@ class Sessions:
             if used:
                 connection.execute("UPDATE families SET revoked = 1 WHERE sid = ?", (sid,))
                 return "reused", family
-            if revoked or ends_at <= now:
+            (turns,) = connection.execute("SELECT count(*) FROM refreshes WHERE sid = ?", (sid,)).fetchone()
+            if revoked or ends_at <= now or turns >= MAX_TURNS:
                 return "ended", family
             connection.execute("UPDATE refreshes SET used = 1 WHERE jti = ?", (jti,))
             connection.execute("INSERT INTO refreshes VALUES (?, ?, 0)", (new_jti, sid))

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chimera.core.errors import StorageError
+from chimera.security.strangers import is_strangers
 
 BUSY_S = 5.0
 
@@ -28,7 +29,10 @@ class SharedFile:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            if path.stat().st_mode & 0o077:
+            status = path.stat()
+            if is_strangers(status):
+                raise StorageError(f"{path} is another user's: move it away")
+            if status.st_mode & 0o077:
                 raise StorageError(f"{path} can be opened by others: chmod 600 it")
             self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from chimera.core.clock import Clock
 from chimera.core.errors import InputError, StorageError
 from chimera.security.buckets import EPOCH_S, NO_LEASE, Account, Lease, Limit
+from chimera.security.strangers import is_strangers
 
 MAGIC = b"CHLIMIT1"
 HEADER = struct.Struct("<8s36sI16x")
@@ -124,7 +125,10 @@ class SharedTokens:
 
     def _prepare(self, size: int) -> None:
         boot = BOOT_ID.read_bytes().strip() if BOOT_ID.exists() else b""
-        there = os.fstat(self._file).st_size
+        status = os.fstat(self._file)
+        if status.st_mode & 0o077 or is_strangers(status):
+            raise StorageError(f"{self.path} is not its owner's alone: delete it, or the limits are others' to set")
+        there = status.st_size
         if there == 0:
             os.ftruncate(self._file, size)
         elif there != size:

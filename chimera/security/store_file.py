@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from chimera.core.errors import StorageError
+from chimera.security.strangers import is_strangers
 
 APPLICATION_ID = 0x43485345  # "CHSE"
 VERSION = 1
@@ -103,7 +104,10 @@ def _create(path: Path) -> None:
             parent.mkdir(mode=0o700, exist_ok=True)
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
-    if path.stat().st_mode & 0o077:
+    status = path.stat()
+    if is_strangers(status):
+        raise StorageError(f"{path} is another user's: move it away, and restore your own")
+    if status.st_mode & 0o077:
         raise StorageError(f"{path} can be read by other users: chmod 600 {path.name}, and change what it held")
 
 

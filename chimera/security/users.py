@@ -9,6 +9,7 @@ from typing import Any
 
 from chimera.core.clock import Clock
 from chimera.core.errors import InputError
+from chimera.security.caveats import check_name
 from chimera.security.roles import Role
 from chimera.security.store import SecurityStore
 
@@ -16,6 +17,9 @@ MAX_USERS = 100_000
 FREE_FAILURES = 5
 """Failures in a row before the first pause."""
 MAX_PAUSE_S = 900.0
+
+RESERVED = frozenset({"audit", "local", "unknown"})
+"""Who stands for nobody with a password in the audit log."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}", re.ASCII)
 _COLUMNS = "name, role, tenant, password_hash, one_time_until, disabled, made_at"
@@ -83,6 +87,10 @@ class Users:
         """
         if not is_name(name):
             raise InputError("a user's name has 1 to 64 small letters, digits and ._@-, the first a letter or digit")
+        if name in RESERVED:
+            raise InputError(f"{name} is Chimera's own name in the audit log: choose another name")
+        if tenant:
+            check_name(tenant, "tenant")  # what tokens and capabilities can say
         row = (name, role.value, tenant, password_hash, one_time_until, self._clock.now())
 
         def work(connection: sqlite3.Connection) -> bool:
@@ -128,14 +136,16 @@ class Users:
         """Count an attempt to log in as `name` as failed until `succeeded` says otherwise; False while locked.
 
         Counted before the password is looked at, so that many at once get no more tries than one after another.
-        Attempts while locked are not counted: an attacker can slow a user down, and not shut them out for good.
-        Unknown users share the row "", so that they cost the same and take no room.
+        Attempts while locked are not counted, so that no lock lasts longer for them. Whoever goes on trying after each
+        lock keeps a user from logging in, not from what is logged in already: sessions and keys go on, and
+        `reset_password` ends the lock. Unknown users share the row "", so that they cost the same and take no room.
         """
         now = self._clock.now()
 
         def work(connection: sqlite3.Connection) -> bool:
             row = connection.execute("SELECT failures, locked_until FROM attempts WHERE name = ?", (name,)).fetchone()
             failures, locked_until = row or (0, 0.0)
+            locked_until = min(locked_until, now + pause_s(failures))  # a clock that was ahead does not lock for years
             admitted = locked_until <= now
             if admitted:
                 failures += 1

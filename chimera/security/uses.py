@@ -1,6 +1,7 @@
 """How often a capability has been used: counts by block id, in memory or in a SQLite file that all processes share.
 
-A count is kept until its capability expires. A full store refuses new ids, as forgetting a count would give uses back.
+A count is kept until its capability has expired, and some minutes more, as a clock may be put back. A full store
+refuses new ids, as forgetting a count would give uses back.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from chimera.core.clock import Clock
 from chimera.core.errors import InputError, SecurityError
+from chimera.security.revocation import LEEWAY_S
 from chimera.security.shared_file import SharedFile
 
 MAX_COUNTED = 100_000
@@ -39,7 +41,7 @@ class MemoryUses:
                 return False
             new = {block_id for block_id, _ in uses if block_id not in self._used}
             if len(self._used) + len(new) > self._max:
-                now_s = self._clock.now()
+                now_s = self._clock.now() - LEEWAY_S
                 self._used = {block_id: kept for block_id, kept in self._used.items() if kept[1] > now_s}
                 if len(self._used) + len(new) > self._max:
                     raise _full(self._max)
@@ -65,7 +67,7 @@ class SqliteUses:
                 row = file.execute("SELECT used FROM uses WHERE id = ?", (block_id,)).fetchone()
                 if row is not None and row[0] >= limit:
                     return False
-            file.execute("DELETE FROM uses WHERE until_s <= ?", (self._clock.now(),))
+            file.execute("DELETE FROM uses WHERE until_s <= ?", (self._clock.now() - LEEWAY_S,))
             file.executemany(
                 "INSERT INTO uses VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET used = used + 1,"
                 " until_s = max(until_s, excluded.until_s)",

@@ -15,7 +15,7 @@ import pytest
 
 from chimera.core.clock import Clock, ManualClock, SystemClock
 from chimera.core.errors import InputError, SecurityError, StorageError, StorageUnavailable
-from chimera.security.revocation import Revocations, open_revocations
+from chimera.security.revocation import LEEWAY_S, Revocations, open_revocations
 from chimera.security.shared_file import SharedFile
 from tests.servers import RedisServer, free_port
 
@@ -70,7 +70,7 @@ async def test_it_is_forgotten_after_its_end_and_a_later_end_counts(url: str, op
     assert [revocations.is_revoked(name) for name in "abc"] == [False, True, False]
     clock.advance(10)
     assert [revocations.is_revoked(name) for name in "abc"] == [False, False, False]
-    clock.advance(60)
+    clock.advance(LEEWAY_S + 60)
     await until(lambda: not revocations.is_revoked("x") and len(revocations._known) == 0)
 
 

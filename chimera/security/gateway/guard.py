@@ -8,13 +8,23 @@ rule of least privilege at the one place that all calls pass (Saltzer and Schroe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Protocol
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum, StrEnum
+from pathlib import PurePath
+from typing import Final, Protocol
+from uuid import UUID
 
 from chimera.core.errors import Forbidden, InputError
 from chimera.security.gateway.taint import Tainted
+
+PLAIN: Final = (str, bytes, int, float, complex, Decimal, date, time, timedelta, UUID, Enum, PurePath, type(None))
+"""Arguments that hold nothing but themselves."""
+
+UNKNOWN: Final = "unknown"
+"""The source of an argument that nobody can look into: it may hold anything."""
 
 
 class Effect(StrEnum):
@@ -29,8 +39,8 @@ class Effect(StrEnum):
 class Capability(Protocol):
     """What the caller may do. Operations are `pays:transfer`, or `tainted:pays:transfer` in a tainted context."""
 
-    def verify(self, operation: str, resource: str) -> bool:
-        """True where it covers the operation on the resource, is valid now and not revoked."""
+    def verify(self, operations: tuple[str, ...], resource: str) -> bool:
+        """True where it covers all that one call is, on this resource, is valid now and not revoked."""
         ...
 
 
@@ -81,13 +91,14 @@ class ToolGuard:
         sources = tainted_by | _sources(call.arguments)
         if not sources and tool.effects == {Effect.READS}:
             return Verdict(True, "reads, and nothing from outside had a part in it")
-        for effect in sorted(tool.effects):
-            operation = f"{effect.value}:{tool.name}"
-            if not _covers(capability, operation, call.resource):
-                return Verdict(False, f"no capability for {operation} on this resource")
-            if sources and not _covers(capability, f"tainted:{operation}", call.resource):
-                return Verdict(False, f"{operation} follows from {_named(sources)}, and no capability permits that")
-        return Verdict(True, "a capability permits it")
+        operations = tuple(f"{effect.value}:{tool.name}" for effect in sorted(tool.effects))
+        tainted = tuple(f"tainted:{operation}" for operation in operations) if sources else ()
+        if _covers(capability, operations + tainted, call.resource):  # one question: a call is one use
+            return Verdict(True, "a capability permits it")
+        asked = ", ".join(operations)
+        if sources:
+            return Verdict(False, f"{asked} follows from {_named(sources)}, and no capability permits that")
+        return Verdict(False, f"no capability for {asked} on this resource")
 
     def check(self, call: Call, *, tainted_by: frozenset[str], capability: Capability | None) -> None:
         """As `allow`; raises `Forbidden` where it refuses."""
@@ -96,27 +107,35 @@ class ToolGuard:
             raise Forbidden(verdict.why)
 
 
-def _covers(capability: Capability | None, operation: str, resource: str) -> bool:
+def _covers(capability: Capability | None, operations: tuple[str, ...], resource: str) -> bool:
     """Fail closed: a capability that cannot be verified covers nothing, and only True is yes."""
     if capability is None:
         return False
     try:
-        return capability.verify(operation, resource) is True
+        return capability.verify(operations, resource) is True
     except Exception:
         return False
 
 
 def _sources(value: object) -> frozenset[str]:
+    """Where what stands in a value is from, however deep; what cannot be looked into counts as from outside."""
     found: set[str] = set()
+    seen: dict[int, object] = {}  # and so alive: an id is not given twice meanwhile
     waiting: list[object] = [value]
     while waiting:
-        match waiting.pop():
+        each = waiting.pop()
+        if isinstance(each, PLAIN) or id(each) in seen:
+            continue
+        seen[id(each)] = each
+        match each:
             case Tainted(sources=sources):
                 found |= sources
             case Mapping() as members:
                 waiting += [*members.keys(), *members.values()]
-            case list() | tuple() | set() | frozenset() as members:
+            case Collection() as members:
                 waiting += members
+            case _:
+                found.add(UNKNOWN)
     return frozenset(found)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from pydantic import JsonValue
 
 from chimera.core.errors import InputError
+from chimera.security.gateway.taint import Tainted
 
 MAX_DIGITS: Final = 64
 STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -80,16 +82,18 @@ class Limits:
 
 
 def strings(value: object) -> list[str]:
-    """Every text in a JSON value, names too."""
+    """Every text in a JSON value or in a call's arguments, names too."""
     found: list[str] = []
     waiting = [value]
     while waiting:
         match waiting.pop():
-            case str(text):
+            case str(text) | Tainted(text=text):
                 found.append(text)
-            case dict() as members:
+            case bytes(data):
+                found.append(data.decode(errors="replace"))
+            case Mapping() as members:
                 waiting += [*members.keys(), *members.values()]
-            case list() | tuple() as members:
+            case list() | tuple() | set() | frozenset() as members:
                 waiting += members
     return found
 

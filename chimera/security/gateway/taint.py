@@ -16,6 +16,8 @@ from chimera.core.errors import InputError
 
 SOURCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,127}")
 MARKS: Final = range(0xE000, 0xF8FF)
+SPARE: Final = range(0xF0000, 0xFFFFD)
+"""Private use too, for a text that holds all of MARKS so that none is left for it."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,13 @@ def spotlight(tainted: Tainted) -> str:
 
     Delimiting and datamarking of Hines et al. 2024 ("Defending against indirect prompt injection attacks with
     spotlighting"). Neither can be written by the text's author, who does not know them. It lowers the rate at which
-    models obey a text; it does not make it zero.
+    models obey a text; it does not make it zero. Raises InputError for a text with every character of private use.
     """
-    mark = chr(secrets.choice([code for code in MARKS if chr(code) not in tainted.text]))
+    used = set(tainted.text)
+    free = [code for code in MARKS if chr(code) not in used] or [code for code in SPARE if chr(code) not in used]
+    if not free:
+        raise InputError("a text that holds every character of private use is not read: leave it out")
+    mark = chr(secrets.choice(free))
     fence = secrets.token_hex(8)
     body = re.sub(r"[^\S\n]+", mark, tainted.text)
     sources = ", ".join(sorted(tainted.sources))

@@ -78,7 +78,18 @@ async def test_so_many_wait_and_no_more() -> None:
         passwords.close()
 
 
-@pytest.mark.parametrize("weak", ["short", "x" * (MAX_CHARS + 1), "abababababababab", "i-am-OSCAR-the-operator", ""])
+WEAK = ["short", "x" * (MAX_CHARS + 1), "abababababababab", "i-am-OSCAR-the-operator", ""]
+KNOWN = ["123456789012", "Passwordpassword", "Password1234!", "qwertyuiop123", "abcdefghijklm", "Chimera-Admin-2026"]
+
+
+@pytest.mark.parametrize(
+    "good", ["correct horse battery", "0dd but 1ong enough", "Zm9vYmFyYmF6cXV4", "пароль надёжный да"]
+)
+def test_passwords_of_ones_own_are_taken(good: str) -> None:
+    refuse_weak("oscar", good)
+
+
+@pytest.mark.parametrize("weak", WEAK + KNOWN)
 def test_weak_passwords_are_refused(weak: str) -> None:
     with pytest.raises(InputError) as refused:
         refuse_weak("oscar", weak)

@@ -16,6 +16,7 @@ import pytest
 from chimera.core.clock import ManualClock
 from chimera.core.errors import InputError, SecurityError, StorageError
 from chimera.security.capabilities import UseStore
+from chimera.security.revocation import LEEWAY_S
 from chimera.security.uses import MemoryUses, SqliteUses
 
 
@@ -60,7 +61,10 @@ def test_a_full_store_refuses_the_new_and_goes_on_counting_the_old(open_uses: Op
         uses.take([("c", 2)], 1_020.0)
     assert uses.take([("b", 2)], 1_020.0) and not uses.take([("b", 2)], 1_020.0)
     clock.advance(11)
-    assert uses.take([("c", 2)], 1_020.0)
+    with pytest.raises(SecurityError):
+        uses.take([("c", 2)], 1_020.0)  # a clock may be put back: the counts of what has just ended stay
+    clock.advance(LEEWAY_S)
+    assert uses.take([("c", 2)], 1_020.0 + LEEWAY_S)
     assert not uses.take([("b", 2)], 1_020.0)
 
 

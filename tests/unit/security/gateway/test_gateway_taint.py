@@ -36,8 +36,8 @@ class Grants:
     def __init__(self, *operations: str, resource: str = "acme") -> None:
         self.operations, self.resource = operations, resource
 
-    def verify(self, operation: str, resource: str) -> bool:
-        return operation in self.operations and resource == self.resource
+    def verify(self, operations: tuple[str, ...], resource: str) -> bool:
+        return set(operations) <= set(self.operations) and resource == self.resource
 
 
 ALL_BUT_TAINTED = Grants(*(f"{effect.value}:{tool.name}" for tool in TOOLS for effect in tool.effects))
@@ -120,12 +120,12 @@ def test_an_argument_brings_its_taint_however_deep() -> None:
 
 
 class Broken:
-    def verify(self, operation: str, resource: str) -> bool:
+    def verify(self, operations: tuple[str, ...], resource: str) -> bool:
         raise TimeoutError
 
 
 class Truthy:
-    def verify(self, operation: str, resource: str) -> bool:
+    def verify(self, operations: tuple[str, ...], resource: str) -> bool:
         return "yes"  # type: ignore[return-value]
 
 

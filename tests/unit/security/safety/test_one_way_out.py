@@ -20,6 +20,13 @@ NETWORK = set(
     "aiohttp anthropic ftplib http httpx httpx2 imaplib openai requests smtplib socket telnetlib urllib".split()
 )
 NETWORK |= {"urllib3", "websockets", "xmlrpc", "obstore", "bittensor", "subprocess", "ssl"}
+NETWORK |= {"boto3", "botocore", "grpc", "httpcore", "nntplib", "paramiko", "poplib", "pycurl"}
+NETWORK |= {"multiprocessing", "playwright", "socketserver", "telegram", "tweepy", "webbrowser", "websocket"}
+HERE = {"chimera.http_client", "chimera.client", "chimera.llm.pool"}
+"""Modules of Chimera's own that reach what a caller names."""
+BY_NAME = {"open_connection", "open_unix_connection", "create_connection", "create_datagram_endpoint"}
+BY_NAME |= {"create_subprocess_exec", "create_subprocess_shell", "popen", "system", "posix_spawn", "execv", "execve"}
+"""Of asyncio and os, which everybody imports."""
 HARMLESS = {"urllib.parse"}
 OWN = set(
     "actors anomaly api arena cli client core healing http_client llm reload security storage swarm system".split()
@@ -59,30 +66,68 @@ def _in_module(name: str, tree: ast.Module) -> list[tuple[int, str]]:
         found += [
             (node.lineno, "calls _send") for node in nodes if isinstance(node, ast.Call) and _last(node.func) == "_send"
         ]
-    return found + _loose(tree, imported) if _is_public(name) else found
+    return found + _loose(tree, nodes, imported) if _is_public(name) else found
 
 
 def _is_public(name: str) -> bool:
     return "/" in name and name.partition("/")[0] not in OWN
 
 
-def _loose(tree: ast.Module, imported: list[tuple[int, str, str]]) -> list[tuple[int, str]]:
+def _loose(tree: ast.Module, nodes: list[ast.AST], imported: list[tuple[int, str, str]]) -> list[tuple[int, str]]:
     """What a module that reaches the network has besides publishers."""
     reached = [
         line
         for line, module, what in imported
-        if module.partition(".")[0] in NETWORK and not {module, f"{module}.{what}"} & HARMLESS
+        if _reaches(module, what) and not {module, f"{module}.{what}"} & HARMLESS
     ]
+    reached += [node.lineno for node in nodes if isinstance(node, ast.Call) and _last(node.func) in BY_NAME]
     if not reached:
         return []
     found = [
         (node.lineno, f"{node.name} reaches the network and is no Publisher")
-        for node in tree.body
+        for node in _statements(tree.body)
         if (isinstance(node, ast.ClassDef) and "Publisher" not in map(_last, node.bases))
         or (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"))
     ]
+    found += [
+        (node.lineno, "a name for what reaches the network: no Publisher")
+        for node in _statements(tree.body)
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr) and _hands_on(node, _bound(tree, reached))
+    ]
     publishes = any(isinstance(node, ast.ClassDef) for node in tree.body)
     return found if found or publishes else [(reached[0], "reaches the network and has no Publisher")]
+
+
+def _reaches(module: str, what: str) -> bool:
+    own = {module, f"{module}.{what}"}
+    return module.partition(".")[0] in NETWORK or bool(own & HERE) or what in BY_NAME
+
+
+def _statements(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Those of a module, and of its `if`, `try` and `with`, which are its own too."""
+    found: list[ast.stmt] = []
+    for node in body:
+        found.append(node)
+        for part in ("body", "orelse", "finalbody"):
+            if isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
+                found += _statements(getattr(node, part, []))
+        if isinstance(node, ast.Try):
+            found += [each for handler in node.handlers for each in _statements(handler.body)]
+    return found
+
+
+def _bound(tree: ast.Module, reached: list[int]) -> set[str]:
+    """The names that those imports give."""
+    return {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) and node.lineno in reached
+        for alias in node.names
+    }
+
+
+def _hands_on(statement: ast.stmt, names: set[str]) -> bool:
+    return any(isinstance(node, ast.Name) and node.id in names for node in ast.walk(statement))
 
 
 def _makes(call: ast.Call) -> bool:
@@ -145,6 +190,33 @@ MINE = FROM + "Publisher\n\n\nclass Mine(Publisher):\n    async def _send(self, 
         pytest.param("content/x.py", "import smtplib\n\n\nclass Mail:\n    ...\n", "no Publisher", id="a class"),
         pytest.param("mcp/x.py", "def _late():\n    import socket\n", "no Publisher", id="a late import"),
         pytest.param("mcp/x.py", "from http import client\n", "no Publisher", id="the standard library"),
+        pytest.param(
+            "content/x.py",
+            "import httpx\n" + MINE + "if True:\n    def post(text):\n        httpx.post(text)\n",
+            "no Publisher",
+            id="within an if",
+        ),
+        pytest.param(
+            "content/x.py",
+            "try:\n    import httpx\nexcept ImportError:\n    def post(text): ...\n" + MINE,
+            "no Publisher",
+            id="within a try",
+        ),
+        pytest.param("content/x.py", "import httpx\n" + MINE + "post = httpx.post\n", "no Pub", id="another name"),
+        pytest.param(
+            "content/x.py", "import httpx as h\n" + MINE + "go = lambda t: h.post(t)\n", "no Pub", id="a lambda"
+        ),
+        pytest.param("content/x.py", "import httpx\n" + MINE + "httpx.post('x')\n", "no Pub", id="at its import"),
+        pytest.param(
+            "content/x.py",
+            "import asyncio\n\n\nasync def post(text):\n    await asyncio.open_connection('h', 1)\n",
+            "no Publisher",
+            id="asyncio",
+        ),
+        pytest.param("content/x.py", "import os\n\n\ndef post(t):\n    os.system(t)\n", "no Pub", id="a command"),
+        pytest.param(
+            "content/x.py", "from chimera import http_client\n\n\ndef post(t): ...\n", "no Pub", id="our own client"
+        ),
         pytest.param("content/x.py", "import importlib\nx = importlib.import_module('ssl')\n", "no Pub", id="by text"),
     ],
 )

@@ -21,6 +21,7 @@ from chimera.treasury.types import (
     CfoDecision,
     Outcome,
     PaymentRequest,
+    Rules,
     Transfer,
 )
 
@@ -96,6 +97,10 @@ class Ledger(Protocol):
 
     async def set_cap(self, cap: Cap) -> Outcome:
         """From now on this is the cap of its account, currency and window. Owner only."""
+        ...
+
+    async def set_rules(self, rules: Rules) -> Outcome:
+        """From now on these are the rules of their currency. Owner only."""
         ...
 
     async def stop(self, why: str, by: str) -> None:

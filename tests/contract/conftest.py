@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from chimera.treasury.ledger import LedgerRole
+from tests.ledger_house import House
+from tests.ledgers import Bench, PostgresBench
 from tests.servers import PostgresServer, RedisServer
 
 numbers = count(1)
@@ -51,3 +54,26 @@ def url_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], st
                 return f"{scheme}://"
 
     return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def ledgers(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """An empty ledger, with connections for every role and a clock that stands still until it is moved."""
+    bench: Bench
+    if request.param == "postgresql":
+        bench = await PostgresBench(request.getfixturevalue("postgres_server")).begin()
+    else:
+        from tests.ledgers_sqlite import SqliteBench
+
+        bench = SqliteBench(tmp_path / "ledger.db")
+        await (await bench.open(LedgerRole.OWNER)).head()  # who makes the tables
+    yield bench
+    await bench.close()
+
+
+@pytest.fixture
+async def house(ledgers: Bench) -> AsyncIterator[House]:
+    """Accounts, rules, caps and money in that ledger; it is audited when the test is over."""
+    house = await House(ledgers).begin()
+    yield house
+    await house.audit()

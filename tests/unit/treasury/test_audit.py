@@ -171,6 +171,7 @@ def test_what_was_changed_removed_moved_or_repeated_shows_in_the_chain(
         (changed(transfer(SMALL), amount=8), "the request is over 7"),
         (more(GO, NEW, decision(NEW), transfer(NEW), transfer(NEW, id="twice")), "carried out"),
         (more(GO, SMALL), "there is another small"),
+        (more(NEW, decision(NEW).model_copy(update={"signature": "0" * 128})), "the signature is not good"),
         (more(NEW, decision(NEW), transfer(NEW)), "all spending is stopped"),
         (more(GO, BIG, decision(BIG), SIGNED, transfer(BIG)), "of 100000000000 is used"),
         (more(GO, NEW, decision(NEW), approval(NEW, "worker-1")), "nobody approves what they asked for"),

@@ -89,11 +89,15 @@ PYTHON = [line for line in commands() if line.startswith(("python bench/", "pyth
 LONG = (
     "python -m bench.llm",
     "python -m bench.anomaly",
+    "python -m bench.api",
     "python -m bench.audit",
+    "python -m bench.limits",
+    "python -m bench.merge",
+    "python -m bench.watching",
     "python bench/corpus.py",
     "chimera bench swarm --agents 10000",
 )
-"""Tested under `make soak`: each takes longer than ten seconds."""
+"""Tested under `make soak`: each takes about ten seconds or more."""
 
 TESTED_ELSEWHERE = (
     "umask ",

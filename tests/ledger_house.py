@@ -7,7 +7,7 @@ from itertools import count
 from chimera.treasury.book import Book
 from chimera.treasury.chain import broken
 from chimera.treasury.ledger import Ledger, LedgerRole, Row
-from chimera.treasury.rows import AnyRow, Switch, parse
+from chimera.treasury.rows import AnyRow, parse
 from chimera.treasury.types import (
     DEFAULT_CAPS,
     NANO,
@@ -106,7 +106,7 @@ class House:
         for _, table, columns, _ in rows:
             row, at = parse(table, columns), int(columns["at"])
             assert refuses(book, row, at) is None, (row, refuses(book, row, at))
-            take_in(book, row, at)
+            book.add(row, at)
         await self.compare(book)
         return book
 
@@ -162,24 +162,6 @@ def refuses(book: Book, row: AnyRow, at: int) -> RefusalReason | None:
         case Transfer():
             refusal = book.refuses_transfer(row, at)
     return refusal[0] if refusal else None
-
-
-def take_in(book: Book, row: AnyRow, at: int) -> None:
-    match row:
-        case Account():
-            book.add_account(row.id, row.kind, row.currency)
-        case PaymentRequest():
-            book.add_request(row)
-        case CfoDecision() | Approval():
-            book.add_word(row)
-        case Transfer():
-            book.add_transfer(row, at)
-        case Cap():
-            book.set_cap(row)
-        case Rules():
-            book.rules[row.currency] = row
-        case Switch():
-            book.stopped = row.action == "stop"
 
 
 def owner_of(row: Row) -> str:

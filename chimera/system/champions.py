@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from chimera.arena import PACKAGES
 from chimera.core.config import Settings
 from chimera.core.errors import InputError, MissingExtra
 from chimera.core.types import Frozen
+from chimera.system.whole_file import write_whole
 
 PREFIX = "champion:"
 
@@ -93,7 +93,7 @@ def record_champion(env_id: str, miner_id: str, settings: Settings, *, since_s: 
         raise InputError(f"{miner_id!a:.200} cannot be a champion: {why}") from error
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, champion.model_dump_json().encode())
+        write_whole(path, champion.model_dump_json().encode())
     except OSError as error:
         raise InputError(
             f"the champion of {env_id} cannot be recorded in {path}: {error.strerror}; see CHIMERA_HOME"
@@ -108,25 +108,6 @@ def _read(path: Path) -> bytes:
         return os.read(handle, MAX_RECORD_BYTES + 1) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
     finally:
         os.close(handle)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The whole file or none of it, also after a power cut."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _folder(settings: Settings) -> Path:

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from chimera.core.errors import InputError, NotThere, StorageError, StorageUnavailable
 from chimera.core.types import Frozen, Share
+from chimera.system.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Duels:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for record in records:
-                _write(self._path(record.id), record.model_dump_json().encode())
+                write_whole(self._path(record.id), record.model_dump_json().encode())
             for old in self._ids()[MAX_KEPT:]:
                 self._path(old).unlink(missing_ok=True)
         except OSError as error:
@@ -206,17 +206,3 @@ def _bytes(path: Path) -> bytes:
     with open(handle, "rb") as file:
         data = file.read(MAX_BYTES + 1) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
     return data if len(data) <= MAX_BYTES else b""
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The whole file or none of it, also after a power cut."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

@@ -14,7 +14,8 @@ from pathlib import Path
 from chimera.core.errors import HealingError, InputError, MissionError
 from chimera.healing.apply import Applied, apply, roll_back
 from chimera.system.loading import Loading
-from chimera.system.proposals import Proposal, read_proposal, remove, write_whole
+from chimera.system.proposals import Proposal, read_proposal, remove
+from chimera.system.whole_file import write_whole
 
 
 class Mending:
@@ -37,7 +38,7 @@ class Mending:
         """
         if self._note.exists():
             raise HealingError(f"the patch before could not be taken back: look at {self._note}, and start again")
-        await asyncio.to_thread(write_whole, self._note, proposal.model_dump_json())
+        await asyncio.to_thread(write_whole, self._note, proposal.model_dump_json().encode())
         changes: dict[str, bytes | None] = {path: text.encode() for path, text in proposal.changes.items()}
         try:
             self._applied = await asyncio.to_thread(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from chimera.healing.failure import Failure
 from chimera.healing.judge import Verdict
 from chimera.healing.patch import CodePatch, edited
 from chimera.system.metacognition import Decision
+from chimera.system.whole_file import write_whole
 
 MAX_ASKED = 100
 """Patches that wait for a person."""
@@ -56,7 +56,7 @@ class Asked:
         if not path.exists() and len(self.ids()) >= MAX_ASKED:
             raise HealingError(f"{MAX_ASKED} patches wait for a person already: agree to some, or refuse them")
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, proposal.model_dump_json(indent=2))
+        write_whole(path, proposal.model_dump_json(indent=2).encode())
 
     def ids(self) -> list[str]:
         return sorted(path.stem for path in self._folder.glob("*.json") if _ID.fullmatch(path.stem))
@@ -98,22 +98,6 @@ def read_proposal(path: Path) -> Proposal | None:
         return None
     except (OSError, ValidationError) as error:
         raise InputError(f"{path} is no patch that waits: {error!s:.300}") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The file holds the whole of it, durably, or what it held before. Raises OSError."""
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
-    _sync(path.parent)
 
 
 def remove(path: Path) -> None:

@@ -13,17 +13,15 @@ from chimera.core.types import Frozen
 from chimera.treasury.book import Book, Refusal
 from chimera.treasury.chain import GENESIS, RawRow, broken
 from chimera.treasury.ledger import Head
-from chimera.treasury.rows import AnyRow, Switch, parse
+from chimera.treasury.rows import AnyRow, parse
 from chimera.treasury.types import (
     Account,
     Approval,
     Balance,
-    Cap,
     CapUse,
     CfoDecision,
     PaymentRequest,
     RefusalReason,
-    Rules,
     Signed,
     Transfer,
     TransferKind,
@@ -113,7 +111,9 @@ class Auditor:
         try:
             if refusal := self._refuses(parsed, at):
                 self._find(seq, f"row {seq} ({table}) should have been refused: {refusal[1]}")
-            self._add(parsed, at)
+            if isinstance(parsed, Transfer):
+                self._transfers.add(parsed.id)
+            self._book.add(parsed, at)
         except KeyError as error:  # what it is about is not there, which has been said
             self._find(seq, f"row {seq} ({table}) cannot be counted: {error} is missing")
 
@@ -182,25 +182,6 @@ class Auditor:
         if self._verify is None or not word.signature or self._verify(word):
             return None
         return RefusalReason.UNSIGNED, "the signature is not good"
-
-    def _add(self, row: AnyRow, at: int) -> None:
-        book = self._book
-        match row:
-            case Account():
-                book.add_account(row.id, row.kind, row.currency)
-            case PaymentRequest():
-                book.add_request(row)
-            case CfoDecision() | Approval():
-                book.add_word(row)
-            case Transfer():
-                self._transfers.add(row.id)
-                book.add_transfer(row, at)
-            case Cap():
-                book.set_cap(row)
-            case Rules():
-                book.rules[row.currency] = row
-            case Switch():
-                book.stopped = row.action == "stop"
 
 
 def _twice(there: bool, name: str) -> Refusal | None:

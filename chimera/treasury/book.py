@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from chimera.treasury.periods import Spent, Sum
+from chimera.treasury.rows import AnyRow, Switch
 from chimera.treasury.types import (
+    Account,
     AccountKind,
     Approval,
     Cap,
@@ -183,6 +185,24 @@ class Book:
         return None
 
     # What was written.
+
+    def add(self, row: AnyRow, at: int) -> None:
+        """A row that is in the ledger since `at`, of whatever kind."""
+        match row:
+            case Account():
+                self.add_account(row.id, row.kind, row.currency)
+            case PaymentRequest():
+                self.add_request(row)
+            case CfoDecision() | Approval():
+                self.add_word(row)
+            case Transfer():
+                self.add_transfer(row, at)
+            case Cap():
+                self.set_cap(row)
+            case Rules():
+                self.rules[row.currency] = row
+            case Switch():
+                self.stopped = row.action == "stop"
 
     def add_account(self, account_id: str, kind: AccountKind, currency: str) -> None:
         self.kinds[account_id] = (kind, currency)

@@ -9,7 +9,7 @@ import pytest
 from chimera.treasury.book import Book
 from chimera.treasury.ledger import Row
 from chimera.treasury.types import DAY_US, NANO, Cap, PaymentRequest, Refused, Rules, Window
-from tests.ledger_house import NEVER, House, approval, decision, owner_of, reason, refuses, take_in, transfer
+from tests.ledger_house import NEVER, House, approval, decision, owner_of, reason, refuses, transfer
 from tests.ledgers import Bench
 
 CAPS = (
@@ -81,7 +81,7 @@ class Walk:
             refusal = refuses(self.book, row, at)
             wanted.append(refusal)
             if refusal is None:
-                take_in(self.book, row, at)
+                self.book.add(row, at)
         outcomes = await getattr(self.house, owner_of(rows[0])).write(rows)
         assert [reason(each) for each in outcomes] == wanted, [each for each in outcomes if isinstance(each, Refused)]
         self.seen.update("written" if each is None else each.value for each in wanted)

@@ -25,7 +25,7 @@ from chimera.treasury.types import (
     TransferKind,
     Window,
 )
-from tests.ledger_house import NEVER, approval, decision, take_in, transfer
+from tests.ledger_house import NEVER, approval, decision, transfer
 from tests.ledgers import verify
 
 CAP = Cap(window=Window.LAST_DAY, limit=100 * NANO)
@@ -81,7 +81,7 @@ def derived() -> tuple[list[Balance], list[CapUse]]:
     """What a database has that nobody touched."""
     book = Book()
     for row, (_, _, told, _) in zip(STORY, ROWS, strict=True):
-        take_in(book, row, int(told["at"]))
+        book.add(row, int(told["at"]))
     balances = [
         Balance(account=name, posted=each.posted, pending_out=each.pending_out, pending_in=each.pending_in)
         for name, each in ((name, book.totals[name]) for name in book.kinds)

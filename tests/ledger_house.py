@@ -132,8 +132,15 @@ def reason(outcome: Outcome) -> RefusalReason | None:
 
 
 def decision(request: PaymentRequest, verdict: str = "approved", **fields: object) -> CfoDecision:
-    told = {"request_id": request.id, "request_digest": request.digest(), "at": 0, "key_id": "cfo", **fields}
-    word = CfoDecision(verdict=verdict, risk=0.1, **told)
+    told = {
+        "request_id": request.id,
+        "request_digest": request.digest(),
+        "at": 0,
+        "key_id": "cfo",
+        "risk": 0.1,
+        **fields,
+    }
+    word = CfoDecision(verdict=verdict, **told)
     return word.model_copy(update={"signature": sign(word.payload())})
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from chimera.actors import cluster, scaling
 from chimera.actors.admission import admitted, check_load, check_room
 from chimera.actors.crew import Crew
+from chimera.actors.expenses import Expenses
 from chimera.actors.metrics import SwarmMetrics
 from chimera.actors.missions import Missions
 from chimera.actors.muster import SwarmStream, left, read_muster, spawned
@@ -27,7 +28,7 @@ from chimera.actors.sessions import Sessions, Submission
 from chimera.actors.tracing import open_tracer
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import ChimeraError, InputError, Overloaded, StorageError, SwarmError
+from chimera.core.errors import BudgetExceeded, ChimeraError, InputError, Overloaded, StorageError, SwarmError
 from chimera.core.events import Event, EventKind
 from chimera.core.types import TaskResult
 from chimera.reload.messages import Parcel, Reloaded, ReloadStatus
@@ -42,9 +43,6 @@ from chimera.swarm.tally import Tally
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 30.0
-MAX_EVENTS = 100
-"""Events in one answer: a reply may be a megabyte."""
-
 PULSE_S = 2.0
 
 
@@ -138,9 +136,12 @@ class Coordinator:
         self._sessions.open(session)
         answers: list[ChimeraError | None] = []
         here_already: list[str] = []
+        submissions, unpaid = await self._expenses.fund(submissions, here=self._has)
         for submission in submissions:
             try:
-                if submission.mission_id in self._missions or submission.mission_id in self._ended:
+                if submission.mission_id in unpaid:
+                    raise unpaid[submission.mission_id]
+                if self._has(submission.mission_id):
                     here_already.append(submission.mission_id)
                 else:
                     self._missions.start(self._admit(submission), session)
@@ -186,15 +187,9 @@ class Coordinator:
         return await self._missions.result(mission_id, min(wait_s, MAX_WAIT_S))
 
     async def events(self, mission_id: str, after: int, wait_s: float) -> list[Event]:
-        """Events with `seq > after`, waiting up to `wait_s` for the first. Empty: nothing new, or all is told."""
+        """See `Missions.events`; waits at most 30 seconds."""
         await self.start()
-        await self._missions.wait_for_events(mission_id, after, min(wait_s, MAX_WAIT_S))
-        if self._journal is None:
-            return []
-        events = await self._journal.read(mission_id, after=after, limit=MAX_EVENTS)
-        if not events and not after and mission_id not in self._missions:
-            raise InputError(f"no mission {mission_id!r} in this journal")
-        return events
+        return await self._missions.events(mission_id, after, min(wait_s, MAX_WAIT_S))
 
     async def missions(self, limit: int, running: bool) -> list[MissionSummary]:
         """This swarm's missions, the one that began last first."""
@@ -221,8 +216,7 @@ class Coordinator:
             raise InputError(f"mission {mission_id!r} is running in {owner}: cancel it there, or wait for it")
         if owner and owner != self._swarm and self._journal is not None:
             past = await read_muster(self._journal, owner)
-            wanted = [seat for _, seat in past.seats.values() if seat.role not in self._roles]
-            if wanted:
+            if wanted := [seat for _, seat in past.seats.values() if seat.role not in self._roles]:
                 await self.spawn_agents(wanted, request=f"resume {mission_id}")
         return await self._missions.recover(mission_id, taken_over=True)
 
@@ -281,11 +275,14 @@ class Coordinator:
             await self._missions.close()
             await self._crew.close()
         finally:
+            await self._expenses.close()
             await self._scribe.finish()
             if journal is not None:
                 await journal.close()
 
     async def _start(self) -> None:
+        self._expenses = Expenses(swarm=self._swarm, settings=self._settings, clock=self._clock)
+        await self._expenses.begin()
         journal = open_journal(self._settings.journal)
         self._scribe = Scribe(journal, lambda events: self._tally.journaled(self._clock.monotonic(), events))
         self._missions = Missions(
@@ -297,6 +294,7 @@ class Coordinator:
             decomposer=self._decomposer,
             tracer=open_tracer(),
             ended=self._sessions.tell,
+            paid=self._expenses.ended,
         )
         self._crew = self._missions.crew = Crew(
             swarm=self._swarm,
@@ -331,6 +329,9 @@ class Coordinator:
         for summary in await journal.missions(MAX_READ, swarm=self._swarm, running=True):
             try:
                 await self._missions.recover(summary.mission_id)
+                await self._expenses.resume(summary.mission_id)
+            except BudgetExceeded as error:
+                self._missions.cancel(summary.mission_id, str(error))
             except StorageError as error:
                 log.error("mission %s cannot go on: %s", summary.mission_id, error)
         summaries = await journal.missions(MAX_READ, swarm=self._swarm)
@@ -359,15 +360,20 @@ class Coordinator:
         if request:
             self._spawned.setdefault(request, []).extend(seat.agent_id for seat in seats)
 
+    def _has(self, mission_id: str) -> bool:
+        return mission_id in self._missions or mission_id in self._ended
+
     def _admit(self, submission: Submission) -> MissionBrain:
         """The brain of a new mission. Raises Overloaded, GraphError, NoAgents."""
         try:
             # first, since whoever offers too much must not cost much
             check_load(self._settings, submission.priority, self._missions.running, self._missions_per_s)
-        except Overloaded:
-            self._tally.refused()
+            return admitted(submission, roles=self._roles, decomposer=self._decomposer, swarm=self._swarm)
+        except ChimeraError as error:
+            self._expenses.ended(submission.mission_id, 0.0)
+            if isinstance(error, Overloaded):
+                self._tally.refused()
             raise
-        return admitted(submission, roles=self._roles, decomposer=self._decomposer, swarm=self._swarm)
 
     def _activity(self) -> Activity:
         return self._tally.snapshot(

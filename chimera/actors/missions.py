@@ -40,6 +40,9 @@ from chimera.swarm.trace import without_content
 
 log = logging.getLogger(__name__)
 
+MAX_EVENTS = 100
+"""Events in one answer: a reply may be a megabyte."""
+
 
 @dataclass(slots=True)
 class _Mission:
@@ -69,6 +72,7 @@ class Missions:
         decomposer: TaskDecomposer,
         tracer: Tracer | None,
         ended: Callable[[str, bytes], None],
+        paid: Callable[[str, float], None] = lambda mission_id, usd: None,
     ) -> None:
         self._swarm = swarm
         self._journal = journal
@@ -78,6 +82,7 @@ class Missions:
         self._decomposer = decomposer
         self._tracer = tracer
         self._ended = ended
+        self._paid = paid
         self._missions: dict[str, _Mission] = {}
         self._results = Results()
         self._look_ups: set[asyncio.Task[None]] = set()
@@ -162,11 +167,20 @@ class Missions:
             await self._news(mission, left)
         return read_result(mission.packed) if mission.packed else None
 
-    async def wait_for_events(self, mission_id: str, after: int, wait_s: float) -> None:
-        """Return when there are events after `after`, or none will come, or the time is up."""
+    async def events(self, mission_id: str, after: int, wait_s: float) -> list[Event]:
+        """The next events after `after`, waiting up to `wait_s` for the first. Empty: nothing new, or all is told.
+
+        Raises InputError when there is no such mission.
+        """
         mission = self._missions.get(mission_id)
         if mission is not None and mission.last_seq <= after:
             await self._news(mission, wait_s)
+        if self._closed:
+            return []
+        events = await self._journal.read(mission_id, after=after, limit=MAX_EVENTS)
+        if not events and not after and mission_id not in self._missions:
+            raise InputError(f"no mission {mission_id!r} in this journal")
+        return events
 
     async def read(self, mission_id: str) -> list[Event]:
         """Every event of a mission. Raises InputError when there is none of that name."""
@@ -330,6 +344,8 @@ class Missions:
         if mission.packed is not None:
             return
         mission.packed = pack_result(result)
+        if mission.brain:  # what attempts that are still being ended have spent is not known
+            self._paid(mission_id, mission.brain.spent.usd + mission.brain.reserved.usd)
         mission.brain = None
         now = self._clock.monotonic()
         self._tally.mission_ended(now, result.state, now - mission.started)

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     spawn_timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=120.0, description="A cell that has not started and loaded its agents by then is an error."
     )
+    treasury_fund: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.\-:/]{0,95})?$",
+        description="The treasury's fund that pays for missions' models; empty: their costs are in no ledger.",
+    )
     stall_s: Annotated[float, Field(gt=0)] = Field(
         default=15.0, description="A cell or manager silent for this long is restarted."
     )

@@ -1,0 +1,104 @@
+"""The CFO actor: without its word nothing is paid. It decides; who signs is another process, outside Ray.
+
+All that it knows comes from the ledger: Ray starts one that died again, and it goes on with what is not finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from chimera.actors import cluster
+from chimera.actors.ledger import LEDGER, ActorLedger
+from chimera.core.clock import SystemClock
+from chimera.core.errors import LedgerUnavailable
+from chimera.treasury.breaker import Breaker, BreakerLimits
+from chimera.treasury.desk import Desk
+from chimera.treasury.payment import Payment
+from chimera.treasury.policy import Policy
+from chimera.treasury.types import Account, Outcome, PaymentRequest
+
+CFO = "treasury/CFO"
+
+MAX_WAIT_S = 60.0
+
+
+class Cfo:
+    """A `Desk` over the ledger actor. `policy` can be stricter than the vault's own, and never milder."""
+
+    def __init__(self, *, policy: Policy, limits: BreakerLimits, ledger: Any = None) -> None:
+        self._ledger = ActorLedger(ledger if ledger is not None else _ledger_actor())
+        self._clock = SystemClock()
+        self._breaker = Breaker(limits)
+        self._reputation: dict[str, float] = {}
+        self._desk = Desk(
+            ledger=self._ledger,
+            signer=self._ledger,
+            clock=self._clock,
+            policy=policy,
+            reputation=self._reputation.get,
+        )
+        self._work: asyncio.Task[None] | None = None
+
+    async def awake(self) -> None:
+        """Begin to work."""
+        self._work = asyncio.create_task(self._desk.run())
+
+    async def ready(self) -> bool:
+        """Whether it works."""
+        return self._work is not None and not self._work.done()
+
+    async def pay(self, request: PaymentRequest) -> Payment:
+        """See `Desk.pay`."""
+        return await self._desk.pay(request)
+
+    async def payment(self, request_id: str) -> Payment:
+        """See `Desk.payment`."""
+        return await self._desk.payment(request_id)
+
+    async def settled(self, request_id: str, timeout_s: float) -> Payment:
+        """See `Desk.settled`; at most a minute at a time."""
+        return await self._desk.settled(request_id, min(timeout_s, MAX_WAIT_S))
+
+    async def settle(self, request_id: str, amount: int) -> Outcome:
+        """See `Desk.settle`."""
+        return await self._desk.settle(request_id, amount)
+
+    async def account(self, account_id: str) -> Account | None:
+        """See `Ledger.account`."""
+        return await self._ledger.account(account_id)
+
+    async def reserved(self, prefix: str) -> list[PaymentRequest]:
+        """See `Desk.reserved`."""
+        return await self._desk.reserved(prefix)
+
+    async def in_hand(self) -> list[Payment]:
+        """See `Desk.in_hand`."""
+        return await self._desk.in_hand()
+
+    async def accounts(self) -> list[Account]:
+        """See `Desk.accounts`."""
+        return await self._desk.accounts()
+
+    async def nudge(self) -> None:
+        """See `Desk.nudge`."""
+        self._desk.nudge()
+
+    async def repute(self, scores: dict[str, float]) -> None:
+        """What is known of agents now, from 0 to 1; those who are not named are not known."""
+        self._reputation.clear()
+        self._reputation.update(scores)
+
+    async def anomaly(self, metric: str, score: float) -> str:
+        """Something is strange. Stops all spending where that is enough for it: why; empty where it is not."""
+        why = self._breaker.anomaly(metric, score, int(self._clock.now() * 1_000_000))
+        if why:
+            await self._ledger.stop(why, "circuit-breaker")
+        return why or ""
+
+
+def _ledger_actor() -> Any:
+    found = cluster.find(LEDGER)
+    if found is None:
+        raise LedgerUnavailable(f"no actor {LEDGER} in this cluster: start the treasury")
+    return found

@@ -16,6 +16,7 @@ from chimera.cli.heart import heart
 from chimera.cli.reload import reload
 from chimera.cli.security import security
 from chimera.cli.serve import serve
+from chimera.cli.treasury.main import treasury
 from chimera.cli.users import keys, users
 from chimera.cli.watch.main import anomaly, watch
 from chimera.core.types import Consensus
@@ -41,6 +42,7 @@ app.add_typer(heal)
 app.add_typer(heart)
 app.add_typer(anomaly)
 app.add_typer(security)
+app.add_typer(treasury)
 app.command()(watch)
 app.command()(reload)
 app.command()(serve)

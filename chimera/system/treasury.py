@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
@@ -20,9 +21,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from chimera.actors import cluster
-from chimera.actors.cfo import CFO, Cfo
-from chimera.actors.ledger import LEDGER, LedgerActor, ask
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
 from chimera.core.errors import InputError, LedgerError, NotThere
@@ -275,8 +273,13 @@ class Treasury:
         await self.ledger(LedgerRole.APPROVER).resume(by)
 
     async def _at_desk(self, method: str, *arguments: Any) -> Any:
-        if (cfo := cluster.find(CFO)) is not None:
-            return await ask(cfo, method, *arguments)
+        if "ray" in sys.modules:  # else this process is in no cluster, and to import it takes a second
+            from chimera.actors import cluster
+            from chimera.actors.cfo import CFO
+            from chimera.actors.ledger import ask
+
+            if (cfo := cluster.find(CFO)) is not None:
+                return await ask(cfo, method, *arguments)
         if self._desk is None:
             policy = read_config(self.place.config).policy
             self._desk = Desk(ledger=self.ledger(), signer=self.ledger(), clock=self._clock, policy=policy)
@@ -297,8 +300,11 @@ async def running(
 
     Raises LedgerUnavailable where the vault does not start, LedgerError where a treasury runs in this cluster already.
     """
-    place = VaultHome.at(settings.home)
-    config = read_config(place.config)
+    from chimera.actors import cluster
+    from chimera.actors.cfo import CFO, Cfo
+    from chimera.actors.ledger import LEDGER, LedgerActor, ask
+
+    config = read_config(VaultHome.at(settings.home).config)
     async with AsyncExitStack() as stack:
         vault = await asyncio.to_thread(start_vault, settings.home, user=user, passphrase_file=passphrase_file)
         stack.callback(vault.stop)

@@ -13,10 +13,10 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from statistics import median
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -25,8 +25,8 @@ from chimera.treasury.history import HOUR_US, Asked, Flow, Habits, History, Pace
 from chimera.treasury.types import DAY_US, NANO, Factor, PaymentRequest, Rules, shown
 
 DUPLICATE_US = 3 * DAY_US
-"""Within so long, the same payee and amount is a duplicate; later, until REPLAY_US, an old invoice that comes again."""
 REPLAY_US = 120 * DAY_US
+"""The same payee and amount is a duplicate up to DUPLICATE_US, and then, up to this, an old invoice come again."""
 RHYTHMS_US = tuple(days * DAY_US for days in (7, 14, 28, 30, 31))
 """After so long, within a day, what is paid again may be a subscription."""
 YOUNG_US = 28 * DAY_US
@@ -166,8 +166,7 @@ def _beyond(amount: int, mean: float, deviation: float, whose: str) -> Told:
 
 
 def _new_payee(case: _Case) -> Told:
-    how = "was paid for the first time lately" if case.payee.count else "was never paid"
-    return case.newness(), f"{case.asked.credit} {how}"
+    return case.newness(), f"{case.asked.credit} was {'not paid until lately' if case.payee.count else 'never paid'}"
 
 
 def _new_requester(case: _Case) -> Told:
@@ -250,9 +249,7 @@ def _volume(case: _Case) -> Told:
 
 
 def _counted(case: _Case) -> list[Subjects]:
-    known = set(map(id, case.history.subjects(case.asked)))
-    history = case.history
-    return [each for each in (history.payees, history.requesters, history.missions) if id(each) in known]
+    return [each for each in case.history.subjects(case.asked) if each is not case.history.categories]
 
 
 def _hour(case: _Case) -> Told:
@@ -363,27 +360,34 @@ def alike(one: str, other: str) -> bool:
     left out, or swapped with the next; or they are addresses of a chain whose first and last four digits are the same.
     Where only a digit differs they are neighbours in a list, as acme-1 and acme-2.
     """
-    one, other = one.casefold(), other.casefold()
-    first, second = _ADDRESS.match(one), _ADDRESS.match(other)
-    if first and second:
-        return first.groups() == second.groups() and one != other
-    if one != other and _differs_in_digits(one, other):
+    first, second = _written(one), _written(other)
+    if first.ends and second.ends:
+        return first.ends == second.ends and first.folded != second.folded
+    if first.digitless == second.digitless and first.folded != second.folded:
         return False
-    one, other = _skeleton(one), _skeleton(other)
-    return min(len(one), len(other)) >= 4 and _one_edit(one, other)
+    return min(len(first.letters), len(second.letters)) >= 4 and _one_edit(first.letters, second.letters)
 
 
-def _skeleton(name: str) -> str:
-    return re.sub(r"[_.\-:/]", "", name).translate(_LOOKS).replace("rn", "m").replace("vv", "w")
+class _Written(NamedTuple):
+    """How a name looks. `ends` are those of an address, and what stands before it."""
+
+    folded: str
+    letters: str
+    digitless: str
+    ends: tuple[str, ...]
 
 
-def _differs_in_digits(one: str, other: str) -> bool:
-    return re.sub(r"\d+", "0", one) == re.sub(r"\d+", "0", other)
+@lru_cache(maxsize=8_192)
+def _written(name: str) -> _Written:
+    folded = name.casefold()
+    letters = re.sub(r"[_.\-:/]", "", folded).translate(_LOOKS).replace("rn", "m").replace("vv", "w")
+    address = _ADDRESS.match(folded)
+    return _Written(folded, letters, re.sub(r"\d+", "0", folded), address.groups() if address else ())
 
 
 def _one_edit(one: str, other: str) -> bool:
     """At most one change, addition, omission or swap of neighbours apart (Damerau, CACM 7, 1964)."""
-    if abs(len(one) - len(other)) > 1:
+    if abs(len(one) - len(other)) > 1 or (one[0] != other[0] and one[-1] != other[-1]):
         return False
     if len(one) > len(other):
         one, other = other, one

@@ -6,7 +6,10 @@ All that it knows comes from the ledger: Ray starts one that died again, and it 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from chimera.actors import cluster
 from chimera.actors.ledger import LEDGER, ActorLedger
@@ -18,15 +21,33 @@ from chimera.treasury.payment import Payment
 from chimera.treasury.policy import Policy
 from chimera.treasury.types import Account, Outcome, PaymentRequest
 
+if TYPE_CHECKING:
+    from chimera.treasury.evm.payer import EvmPayments
+    from chimera.treasury.evm.rail import RailSettings
+
 CFO = "treasury/CFO"
 
 MAX_WAIT_S = 60.0
+TEND_S = 10.0
+
+log = logging.getLogger(__name__)
 
 
 class Cfo:
-    """A `Desk` over the ledger actor. `policy` can be stricter than the vault's own, and never milder."""
+    """A `Desk` over the ledger actor. `policy` can be stricter than the vault's own, and never milder.
 
-    def __init__(self, *, policy: Policy, limits: BreakerLimits, ledger: Any = None) -> None:
+    `chains` are what it pays on, with an outbox for each in the folder `outboxes`.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        limits: BreakerLimits,
+        ledger: Any = None,
+        chains: Sequence[RailSettings] = (),
+        outboxes: Path = Path(),
+    ) -> None:
         self._ledger = ActorLedger(ledger if ledger is not None else _ledger_actor())
         self._clock = SystemClock()
         self._breaker = Breaker(limits)
@@ -38,10 +59,17 @@ class Cfo:
             policy=policy,
             reputation=self._reputation.get,
         )
+        self._chains = tuple(chains)
+        self._outboxes = outboxes
         self._work: asyncio.Task[None] | None = None
+        self._tending: list[asyncio.Task[None]] = []
 
     async def awake(self) -> None:
-        """Begin to work."""
+        """Begin to work. Raises StorageError where another works on one of the outboxes."""
+        for chain in self._chains:
+            rail = self._rail(chain)
+            self._desk.rails.append(rail)
+            self._tending.append(asyncio.create_task(_tend(rail)))
         self._work = asyncio.create_task(self._desk.run())
 
     async def ready(self) -> bool:
@@ -89,12 +117,31 @@ class Cfo:
         self._reputation.clear()
         self._reputation.update(scores)
 
+    def _rail(self, chain: RailSettings) -> EvmPayments:
+        from chimera.treasury.evm.rail import open_rail
+
+        self._outboxes.mkdir(mode=0o700, parents=True, exist_ok=True)
+        outbox = self._outboxes / f"{chain.name}.db"
+        return open_rail(chain, ledger=self._ledger, outbox=outbox, pay=self._desk.pay)
+
     async def anomaly(self, metric: str, score: float) -> str:
         """Something is strange. Stops all spending where that is enough for it: why; empty where it is not."""
         why = self._breaker.anomaly(metric, score, int(self._clock.now() * 1_000_000))
         if why:
             await self._ledger.stop(why, "circuit-breaker")
         return why or ""
+
+
+async def _tend(rail: EvmPayments) -> None:
+    """Go on with what a crash left, also where the ledger knows the end already and only the gas is to be entered."""
+    look: Callable[[], Awaitable[object]] = rail.recover
+    while True:
+        try:
+            await look()
+            look = rail.watch
+        except Exception as error:  # of a node, a key, the ledger: all of it can be tried again
+            log.warning("payments on a chain wait: %s", error)
+        await asyncio.sleep(TEND_S)
 
 
 def _ledger_actor() -> Any:

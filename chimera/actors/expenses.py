@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +15,16 @@ from chimera.actors.ledger import ask
 from chimera.actors.sessions import Submission
 from chimera.core.clock import Clock
 from chimera.core.config import Settings
-from chimera.core.errors import ChimeraError, LedgerUnavailable
+from chimera.core.errors import ChimeraError, LedgerUnavailable, StorageError
+from chimera.core.events import Event, EventKind
+from chimera.storage.journal import Journal, open_journal
+from chimera.swarm.decomposition import TaskDecomposer
+from chimera.swarm.replay import rebuild
 from chimera.treasury.costs import MissionCosts
 from chimera.treasury.payment import Payment
 from chimera.treasury.types import Account, Outcome, PaymentRequest
+
+log = logging.getLogger(__name__)
 
 
 class CfoPayments:
@@ -46,6 +54,7 @@ class Expenses:
     """Without `treasury_fund` in the settings all of it does nothing, and missions cost what they cost."""
 
     def __init__(self, *, swarm: str, settings: Settings, clock: Clock) -> None:
+        self._settings, self._clock = settings, clock
         self._costs = (
             MissionCosts(payments=CfoPayments(), swarm=swarm, fund=settings.treasury_fund, clock=clock)
             if settings.treasury_fund
@@ -53,9 +62,10 @@ class Expenses:
         )
 
     async def begin(self) -> None:
-        """Raises LedgerUnavailable where no treasury runs in this cluster."""
+        """Post what an earlier coordinator had not. Raises LedgerUnavailable where no treasury runs in this cluster."""
         if self._costs is not None:
-            await self._costs.begin()
+            async with AsyncExitStack() as stack:
+                await self._costs.begin(_Past(self._settings, self._clock, stack).spent_usd)
 
     async def fund(
         self, submissions: Sequence[Submission], here: Callable[[str], bool]
@@ -91,6 +101,36 @@ class Expenses:
     async def close(self) -> None:
         if self._costs is not None:
             await self._costs.close()
+
+
+class _Past:
+    """What missions have spent, as the journal tells it: it is opened when the first is asked for."""
+
+    def __init__(self, settings: Settings, clock: Clock, stack: AsyncExitStack) -> None:
+        self._settings, self._clock, self._stack = settings, clock, stack
+        self._journal: Journal | None = None
+
+    async def spent_usd(self, mission_id: str) -> float | None:
+        """See `costs.Spent`. What attempts that were still being ended had, counts as spent."""
+        if self._journal is None:
+            self._journal = open_journal(self._settings.journal)
+            self._stack.push_async_callback(self._journal.close)
+        events: list[Event] = []
+        while more := await self._journal.read(mission_id, after=len(events)):
+            events += more
+        if not events or events[-1].kind is not EventKind.MISSION_ENDED:
+            return None
+        try:
+            brain, _ = rebuild(
+                events,
+                decomposer=TaskDecomposer(max_nodes=self._settings.max_nodes),
+                now=self._clock.monotonic(),
+                wall=self._clock.now(),
+            )
+        except StorageError as error:
+            log.error("what mission %s spent is not known, and not posted: %s", mission_id, error)
+            return None
+        return brain.spent.usd + brain.reserved.usd
 
 
 def _limited(submission: Submission, usd: float) -> Submission:

@@ -125,13 +125,17 @@ class ActorLedger:
 
 
 async def ask(handle: Any, method: str, *arguments: Any) -> Any:
-    """A call of an actor of the treasury, repeated while it comes back. Raises LedgerUnavailable if it does not."""
+    """A call of an actor of the treasury, repeated while it comes back. Raises LedgerUnavailable if it does not.
+
+    The time that an actor has to come back counts from when it was first missed: a call may have been long before.
+    """
     loop = asyncio.get_running_loop()
-    until_s, pause_s = loop.time() + RETRY_S, 0.05
+    until_s, pause_s = 0.0, 0.05
     while True:
         try:
             return await getattr(handle, method).remote(*arguments)
         except cluster.ACTOR_GONE as error:
+            until_s = until_s or loop.time() + RETRY_S
             if loop.time() > until_s:
                 raise LedgerUnavailable(f"the treasury's actor does not come back: {cluster.unwrap(error)}") from None
             await asyncio.sleep(pause_s)

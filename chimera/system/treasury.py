@@ -10,20 +10,21 @@ something is to be paid: both go by the ledger, so that nothing is lost or done 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import InputError, LedgerError, NotThere
+from chimera.core.errors import ChimeraError, InputError, LedgerError, NotThere
 from chimera.core.types import Frozen
 from chimera.treasury.anchors import HeadAnchor
 from chimera.treasury.auditing import LedgerAudit, audit_ledger
@@ -49,7 +50,12 @@ from chimera.treasury.types import (
 from chimera.treasury.vault.client import VaultLedger
 from chimera.treasury.vault.config import read_config
 from chimera.treasury.vault.home import VaultHome
-from chimera.treasury.vault.process import start_vault
+from chimera.treasury.vault.process import VaultProcess, start_vault
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from chimera.treasury.evm.rail import RailSettings
 
 APPROVAL_S = 86_400.0
 """How long an approval holds."""
@@ -58,6 +64,11 @@ REQUEST_S = 7 * 86_400.0
 MAX_RECENT = 1_000
 WORK = frozenset({"pay", "settled", "nudge"})
 """What asks the desk to act; the rest only looks."""
+WATCH_S = 0.2
+"""How often it is seen whether the vault lives."""
+SOONEST_S, LATEST_S = 0.1, 10.0
+"""How long a vault that died waits for its next start: twice as long each time, until one has lived for STEADY_S."""
+STEADY_S = 60.0
 
 
 class AccountView(Frozen):
@@ -292,29 +303,105 @@ class Treasury:
         return int(self._clock.now() * 1_000_000)
 
 
+class KeptVault:
+    """A vault that is started again when it dies, for as long as it is kept. `start` starts one, and blocks."""
+
+    def __init__(self, start: Callable[[], VaultProcess]) -> None:
+        self._start = start
+        self._over = asyncio.Event()
+        self.starts = 0
+
+    @property
+    def pid(self) -> int:
+        """Of the one that runs, or ran last."""
+        return self._vault.pid
+
+    def path(self, role: LedgerRole = LedgerRole.APP) -> Path:
+        """The socket for that role, which stays the same."""
+        return self._vault.path(role)
+
+    async def begin(self) -> None:
+        """Raises LedgerUnavailable where it does not start at all."""
+        self._vault = await asyncio.to_thread(self._start)
+        self.starts = 1
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def end(self) -> None:
+        """End the vault, and keep it no longer."""
+        self._over.set()
+        try:
+            await self._keeping  # not cancelled: a start that is under way would leave a vault behind
+        finally:
+            await asyncio.to_thread(self._vault.stop)
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s, began_s = SOONEST_S, loop.time()
+        while not await self._over_within(WATCH_S):
+            if self._vault.running:
+                continue
+            pause_s = SOONEST_S if loop.time() - began_s > STEADY_S else min(2 * pause_s, LATEST_S)
+            log.error("the vault (process %d) has died: it is started again in %.1f s", self.pid, pause_s)
+            if await self._over_within(pause_s):
+                return
+            began_s = loop.time()
+            try:
+                self._vault = await asyncio.to_thread(self._start)
+                self.starts += 1
+                log.warning("the vault runs again, as process %d", self.pid)
+            except (ChimeraError, OSError) as error:
+                log.error("%s", error)
+
+    async def _over_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        return self._over.is_set()
+
+
 @asynccontextmanager
 async def running(
     settings: Settings, *, user: str = "", passphrase_file: Path | None = None
 ) -> AsyncIterator[dict[str, Any]]:
     """A vault, the ledger actor and the CFO actor on it, for as long as the context lasts: the actors by their names.
 
-    Raises LedgerUnavailable where the vault does not start, LedgerError where a treasury runs in this cluster already.
+    Whichever of the three dies is started again: the actors by Ray, the vault (`vault`) by this process, with which it
+    ends. Raises LedgerUnavailable where the vault does not start, LedgerError where a treasury runs in this cluster.
     """
     from chimera.actors import cluster
     from chimera.actors.cfo import CFO, Cfo
     from chimera.actors.ledger import LEDGER, LedgerActor, ask
 
     config = read_config(VaultHome.at(settings.home).config)
+    vault = KeptVault(lambda: start_vault(settings.home, user=user, passphrase_file=passphrase_file, end_with_me=True))
     async with AsyncExitStack() as stack:
-        vault = await asyncio.to_thread(start_vault, settings.home, user=user, passphrase_file=passphrase_file)
-        stack.callback(vault.stop)
+        await vault.begin()
+        stack.push_async_callback(vault.end)
         connection = cluster.connect(settings)
         stack.callback(cluster.disconnect, connection)
         if cluster.find(CFO) is not None:
             raise LedgerError("a treasury runs in this cluster already: there is one")
         ledger = cluster.spawn(LedgerActor, name=LEDGER, lasting=False, socket=vault.path())
         stack.callback(cluster.kill, ledger)
-        cfo = cluster.spawn(Cfo, name=CFO, lasting=False, policy=config.policy, limits=config.breaker, ledger=ledger)
+        cfo = cluster.spawn(
+            Cfo,
+            name=CFO,
+            lasting=False,
+            policy=config.policy,
+            limits=config.breaker,
+            ledger=ledger,
+            chains=_chains(settings.home / "chains"),
+            outboxes=settings.home / "chains" / "outboxes",
+        )
         stack.callback(cluster.kill, cfo)
         await ask(cfo, "ready")
         yield {LEDGER: ledger, CFO: cfo, "vault": vault}
+
+
+def _chains(folder: Path) -> Sequence[RailSettings]:
+    """What is paid on, by the files in this folder (docs/treasury-chain.md)."""
+    if not folder.is_dir():
+        return ()
+    from chimera.treasury.evm.rail import read_rails
+
+    return read_rails(folder)

@@ -145,15 +145,16 @@ class Book:
         said = self.said[request.id]
         if said.decision is None or said.decision.verdict == "refused" or not said.decision.signature:
             return RefusalReason.UNSIGNED, "the CFO has not agreed"
-        if not self._leaves_fund(request):
-            return None
-        if self.stopped:
+        leaves_fund = self._leaves_fund(request)
+        if self.stopped and leaves_fund:
             return RefusalReason.STOPPED, "all spending is stopped, until a person starts it again"
         if any(each.verdict == "refused" for each in said.approvals.values()):
             return RefusalReason.UNAPPROVED, "a person has refused it"
         approvals = self._approvals(request.id, at)
         if said.decision.verdict == "ask" and not approvals:
             return RefusalReason.UNAPPROVED, "the CFO wants a person to approve it"
+        if not leaves_fund:
+            return None
         rules = self.rules.get(request.currency)
         if rules is None:
             return RefusalReason.FORBIDDEN, f"there are no rules for {request.currency}"

@@ -13,7 +13,6 @@ from tests.evm.house import EvmHouse
 
 @pytest.fixture(scope="session", autouse=True)
 def _packages() -> None:
-    pytest.importorskip("web3")
     install()
 
 

@@ -175,6 +175,20 @@ async def test_whoever_posts_less_than_was_paid_gets_nothing_more(house: EvmHous
     house.sound = False
 
 
+async def test_a_payment_that_was_let_go_is_not_taken_for_its_twin(house: EvmHouse) -> None:
+    """The same to the same payee, at the same nonce of the Safe: one of two was paid, and the keys know which."""
+    first, second = await house.reserved(), await house.reserved()
+    assert not await why(house, first, tx_of(house, first), KeyRole.APPROVER)
+    await house.let_go(first)
+    await house.payer.pay(second.id)
+    await house.mined(3)
+    third = await house.reserved()
+    for role in (KeyRole.APPROVER, KeyRole.CFO):
+        assert not await why(house, third, tx_of(house, third, nonce=1), role)
+    await house.payer.pay(third.id)
+    await house.mined(3)
+
+
 async def envelope_of(house: EvmHouse, **fields: Any) -> tuple[PaymentRequest, list[str], Envelope]:
     """What a payment takes: a request, the gas that is set aside for it, and what would carry it."""
     request = await house.reserved()

@@ -9,6 +9,7 @@ import pytest
 from eth_utils.address import to_checksum_address
 
 from chimera.core.errors import ChainError, InputError, SecurityError, StorageError
+from chimera.treasury.desk import Rail
 from chimera.treasury.evm import payments, safe
 from chimera.treasury.evm.fate import Fate
 from chimera.treasury.evm.outbox import Outbox
@@ -261,6 +262,10 @@ async def test_a_payment_that_a_key_declines_is_void_and_the_next_takes_its_nonc
 async def test_a_payment_of_an_outbox_that_was_lost_is_made_once(house: EvmHouse) -> None:
     request = await sent(house)
     second = await sent_behind(house)
+    for waiting in house.anvil.waiting():
+        house.anvil.ask("anvil_dropTransaction", waiting["hash"])
+    house.anvil.ask("anvil_setNextBlockBaseFeePerGas", hex(5 * GWEI))
+    house.anvil.mine()
     house.outbox.close()
     for lost in house.folder.glob("outbox.db*"):
         lost.unlink()
@@ -288,6 +293,22 @@ async def test_what_was_done_stays_in_the_outbox(house: EvmHouse) -> None:
         with pytest.raises(sqlite3.IntegrityError, match="stays done"):
             raw.execute(statement)
     raw.close()
+
+
+async def test_what_was_done_is_known_after_a_start(house: EvmHouse) -> None:
+    request = await sent(house)
+    before = house.outbox.find(request.id)
+    house.outbox.close()
+    house.start()
+    assert house.outbox.find(request.id) == before and len(house.outbox.open()) == 1
+    await house.mined(3)
+    done = house.outbox.find(request.id)
+    assert done is not None and done.closed and house.outbox.open() == []
+    house.outbox.close()
+    house.start()
+    again = house.outbox.find(request.id)
+    assert again is not None and (again.closed, again.carriers) == (done.closed, done.carriers)
+    assert house.outbox.open() == []
 
 
 async def test_asking_twice_pays_once(house: EvmHouse) -> None:
@@ -348,8 +369,9 @@ async def test_a_payment_to_what_is_no_address_is_void_at_once(house: EvmHouse) 
 
 async def test_carrying_lasts_until_the_ledger_knows_how_it_ended(house: EvmHouse) -> None:
     requests = [await house.reserved(ETH // 4) for _ in range(2)]
-    assert all(map(house.payer.carries, requests))
-    carried = [asyncio.create_task(house.payer.carry(request)) for request in requests]
+    rail: Rail = house.payer
+    assert all(map(rail.carries, requests))
+    carried = [asyncio.create_task(rail.carry(request)) for request in requests]
     while not all(task.done() for task in carried):
         await asyncio.to_thread(house.anvil.mine)
         await asyncio.sleep(0.01)

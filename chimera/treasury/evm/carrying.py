@@ -143,6 +143,8 @@ class Carrying:
 
     async def _reserve(self, sent: Sent, needed: int, head: Block) -> bool:
         """Whether so many billionths are set aside for gas. What is asked for beyond it spares asking at each rise."""
+        if not sent.gas:
+            await self._find_asked(sent, head)
         for key, asked in sent.gas.items():
             if key not in sent.granted:  # a crash came before the answer
                 await self._ask(sent, asked.request)
@@ -161,6 +163,16 @@ class Carrying:
         if sent.reserved < needed:
             sent.waits_for = "its gas was not agreed to, and is asked for again later"
         return sent.reserved >= needed
+
+    async def _find_asked(self, sent: Sent, head: Block) -> None:
+        """Gas that an outbox which was lost has asked for."""
+        for number in range(MAX_GAS_REQUESTS):
+            request = await self._ledger.request(payments.gas_id(sent.request, number))
+            if request is None:
+                return
+            await self._outbox.record(sent, GasAsked(request=request, at=head.number))
+            granted = await self._is_pending(request.id)
+            await self._outbox.record(sent, GasAnswered(id=request.id, granted=granted))
 
     async def _ask(self, sent: Sent, request: PaymentRequest) -> None:
         granted = isinstance(await self._authorise(request), Written)

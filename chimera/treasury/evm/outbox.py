@@ -25,7 +25,6 @@ from chimera.treasury.evm.types import Count, Envelope, SafeSignature, SafeTx, S
 from chimera.treasury.types import Id, PaymentRequest
 
 BUSY_TIMEOUT_S = 5.0
-MAX_READ = 10_000
 
 
 class Planned(Frozen):
@@ -181,14 +180,6 @@ class Outbox:
         sql = "SELECT told, request_id FROM fact WHERE request_id = ? ORDER BY seq"
         return self._fold(sql, request_id).get(request_id)
 
-    def closed(self, limit: int = MAX_READ) -> list[Sent]:
-        """The payments that were closed last."""
-        sql = (
-            "SELECT told, request_id FROM fact WHERE request_id IN"
-            " (SELECT request_id FROM fact WHERE kind = 'closed' ORDER BY seq DESC LIMIT ?) ORDER BY seq"
-        )
-        return list(self._fold(sql, min(limit, MAX_READ)).values())
-
     async def plan(self, request: PaymentRequest, tx: SafeTx, since: int) -> Sent:
         """A new payment. Raises StorageError if there is one of this request."""
         fact = Planned(request=request, tx=tx, since=since)
@@ -204,8 +195,11 @@ class Outbox:
             self._open.pop(sent.request.id, None)
 
     def close(self) -> None:
+        """Another payer may have it from now on. Twice is fine."""
         self._connection.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _insert(self, request_id: str, fact: Fact) -> None:
         with boundary(self._path, LAYOUT.what), transaction(self._connection):

@@ -71,18 +71,24 @@ def payee(network: Network, request: PaymentRequest) -> Payee:
 
 
 def safe_tx(network: Network, request: PaymentRequest, nonce: int) -> SafeTx:
-    """What the Safe has to do for this request, at this nonce of its own. Raises InputError."""
+    """What the Safe has to do for this request, at this nonce of its own. Raises InputError.
+
+    `base_gas` is the first 60 bits of the request's digest. A Safe that refunds nothing does not look at it, but it is
+    signed: so no two requests have the same transaction, though they pay the same to the same.
+    """
     to = payee(network, request).address
+    mark = int(request.digest()[:15], 16)
     token = network.tokens.get(request.currency) if request.currency != network.coin else None
     if token is None:
-        return SafeTx(to=to, value=request.amount * GWEI, safe_tx_gas=COIN_GAS, nonce=nonce)
+        return SafeTx(to=to, value=request.amount * GWEI, safe_tx_gas=COIN_GAS, base_gas=mark, nonce=nonce)
     units, rest = divmod(request.amount * 10**token.decimals, NANO)
     if rest:
         raise InputError(
             f"{shown(request.amount, request.currency)} cannot be paid: {request.currency} has {token.decimals} digits"
             " after the point"
         )
-    return SafeTx(to=token.address, value=0, data=safe.transfer(to, units), safe_tx_gas=TOKEN_GAS, nonce=nonce)
+    data = safe.transfer(to, units)
+    return SafeTx(to=token.address, value=0, data=data, safe_tx_gas=TOKEN_GAS, base_gas=mark, nonce=nonce)
 
 
 def gas_request(network: Network, request: PaymentRequest, number: int, amount: int) -> PaymentRequest:

@@ -72,7 +72,7 @@ async def pending(ledger: Ledger, network: Network) -> list[PaymentRequest]:
 async def reconcile(chain: Chain, ledger: Ledger, outbox: Outbox, network: Network) -> Reconciliation:
     """The ledger beside the chain, as deep as payments are waited for; what is still on its way is left out."""
     book = await entered(ledger, network)
-    known = {sent.request.id: sent for sent in (*outbox.closed(), *outbox.open())}
+    known = {key: sent for key in book if (sent := outbox.find(key)) is not None}
     deep = (await chain.head()).number - network.confirmations + 1
     since = max(0, min((sent.since for sent in known.values()), default=deep) - REACH)
     done: dict[str, bool] = {}

@@ -49,7 +49,8 @@ people: {{}}
 #  ann: {{ann-1: 5866666666666666666666666666666666666666666666666666666666666666}}
 unsigned_approvals: true
 
-# Which users (their numbers) may connect to which socket. One that is not named is for the vault's own user.
+# Which users (their numbers) may connect to which socket, besides root. One that is not named is for the vault's own
+# user; agents that run as that user could connect too, so give the vault one of its own, or name nobody: {{owner: []}}.
 connect: {connect}
 
 # Empty: a SQLite file in the vault's folder. Or postgresql://HOST/DB: the logins are in vault/logins.json.

@@ -47,6 +47,12 @@ def test_a_payment_of_the_coin_is_so_many_gwei(amount: int) -> None:
     assert (tx.to, tx.value, tx.data, tx.operation, tx.nonce) == (PAYEE, amount * GWEI, "0x", 0, 3)
 
 
+@given(st.text("abc", min_size=1, max_size=8), st.text("abc", min_size=1, max_size=8))
+def test_no_two_requests_have_the_same_transaction(first: str, second: str) -> None:
+    one, other = (payments.safe_tx(NETWORK, request(5).model_copy(update={"id": name}), 3) for name in (first, second))
+    assert (one == other) == (first == second) and one.gas_price == 0
+
+
 @given(st.integers(1, 10**15))
 def test_a_payment_in_a_token_is_whole_in_its_units_or_refused(amount: int) -> None:
     exact = Decimal(amount) / 1_000

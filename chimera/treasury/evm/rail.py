@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from chimera.core.errors import InputError
 from chimera.core.types import Frozen
 from chimera.treasury.evm.outbox import Outbox
-from chimera.treasury.evm.payer import EvmPayments
+from chimera.treasury.evm.payer import POLL_S, EvmPayments
 from chimera.treasury.evm.remote import RemoteKey
 from chimera.treasury.evm.rpc import RpcChain
 from chimera.treasury.evm.types import Network
@@ -55,7 +55,7 @@ def read_rails(folder: Path) -> tuple[RailSettings, ...]:
     return tuple(_read(file) for file in files)
 
 
-def open_rail(settings: RailSettings, *, ledger: Ledger, outbox: Path, pay: Pay) -> EvmPayments:
+def open_rail(settings: RailSettings, *, ledger: Ledger, outbox: Path, pay: Pay, poll_s: float = POLL_S) -> EvmPayments:
     """The rail; it sets gas aside through `pay`, the desk's. Raises StorageError where another works on `outbox`."""
 
     async def authorise(request: PaymentRequest) -> Outcome:
@@ -75,6 +75,7 @@ def open_rail(settings: RailSettings, *, ledger: Ledger, outbox: Path, pay: Pay)
         outbox=Outbox(outbox),
         network=settings.network,
         authorise=authorise,
+        poll_s=poll_s,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from chimera.core.types import (
     AgentSpec,
@@ -35,6 +35,7 @@ from chimera.security.caveats import (
 )
 from chimera.security.roles import Permission, Role
 from chimera.swarm.mission import DraftId, Limits, Mission, Replicas, TaskDraft, Threshold
+from chimera.treasury.types import Currency, Id, Line, Micros, nano
 
 MAX_TASKS = 1_000
 """Of one mission in one request; a fan (`each`) makes more of them."""
@@ -305,3 +306,65 @@ class ReloadModule(Frozen):
     module: Annotated[str, Field(min_length=1, max_length=256)]
     source: Annotated[str, Field(min_length=1, max_length=900_000)]
     signature: Annotated[str, Field(max_length=200)]
+
+
+def _above_zero(units: str) -> str:
+    if not nano(units):
+        raise ValueError("a payment is of more than nothing")
+    return units
+
+
+Units = Annotated[
+    str,
+    Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$", description="Whole units of a currency, as 12.50"),
+    AfterValidator(_above_zero),
+]
+
+
+class NewPayment(Frozen):
+    """A payment for the treasury to decide on; who asks for it is the caller.
+
+    With the same `request_id` it is the same payment, whenever it is sent. Without one it has one of its own, which
+    follows from the `Idempotency-Key` if there is one.
+    """
+
+    model_config = _example(
+        debit="cash", credit="acme", amount="12.50", category="hosting", reason="The mail server in November."
+    )
+
+    debit: Id
+    credit: Id
+    amount: Units
+    currency: Currency = "USD"
+    category: Id
+    mission: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-:/\[\]]{0,128}$")] = ""
+    reason: Line = ""
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\-]{0,95}$")] | None = None
+
+
+class PaymentAnswer(Frozen):
+    """A person's word on a payment; `{}` where they have no key of their own.
+
+    Who has one signs an `Approval` of themselves with it, elsewhere, and sends what it says: times are in microseconds.
+    """
+
+    model_config = _example(
+        key_id="ann-1", signature="0a" * 64, at=1_790_000_000_000_000, expires_at=1_790_000_600_000_000
+    )
+
+    key_id: Id | None = None
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")] | None = None
+    at: Micros | None = None
+    expires_at: Micros | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len({getattr(self, name) is None for name in PaymentAnswer.model_fields}) > 1:
+            raise ValueError("a signed answer has key_id, signature, at and expires_at; one without a signature none")
+        return self
+
+
+class StopSpending(Frozen):
+    model_config = _example(why="An invoice came twice, and both were paid.")
+
+    why: Annotated[Line, Field(min_length=1, max_length=500)]

@@ -58,7 +58,7 @@ def _made(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
     }
     for route in routes_of(routers):
         for method in (route.methods or ()) if route.include_in_schema else ():
-            operation = document["paths"][route.path][method.lower()]
+            operation = document["paths"][route.path_format][method.lower()]
             need = permission_of(route)
             if need is not None:
                 operation["security"] = [{"bearer": []}]

@@ -34,6 +34,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.PatchInvalid, 422),
     (errors.HealingError, 502),
     (errors.StorageUnavailable, 503),
+    (errors.LedgerUnavailable, 503),
     (errors.ClusterError, 503),
     (errors.ModelError, 502),
     (errors.InputError, 400),
@@ -42,12 +43,19 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
 
 UNTOLD: tuple[tuple[type[Exception], str], ...] = (
     (errors.StorageUnavailable, "this node's storage is out of reach for now: try again"),
+    (
+        errors.LedgerUnavailable,
+        "the treasury does not answer for now: ask again; a payment with the same Idempotency-Key or id is made once",
+    ),
     (errors.ClusterError, "this node's swarm is out of reach for now: try again"),
     (errors.ModelError, "the model gave no answer: try again, or tell who runs this node"),
 )
 """Errors whose own words name servers, addresses and files: they stay in the log, and these are said."""
 
 MAX_COMPLAINTS = 20
+
+VAULT_RETRY_S = 2.0
+"""After which a treasury that does not answer may have been started again."""
 
 
 class Problem(BaseModel):
@@ -81,7 +89,8 @@ def of(error: Exception) -> JSONResponse:
             headers = {}
             if status == 401:
                 headers["WWW-Authenticate"] = "Bearer"
-            if (wait_s := getattr(error, "retry_after_s", None)) is not None:
+            default_s = VAULT_RETRY_S if isinstance(error, errors.LedgerUnavailable) else None
+            if (wait_s := getattr(error, "retry_after_s", default_s)) is not None:
                 headers["Retry-After"] = str(max(1, math.ceil(min(wait_s, 86_400.0))))
             untold = next((words for inside, words in UNTOLD if isinstance(error, inside)), None)
             if untold is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from chimera.security.buckets import Limit
 from chimera.security.manager import SecurityManager
 from chimera.system.duels import Duels
 from chimera.system.reviews import Reviews
+from chimera.system.treasury import Treasury
 
 
 class Limiter(Protocol):
@@ -72,7 +74,7 @@ class ApiSettings(Frozen):
 
 @dataclass
 class Services:
-    """`generator`, `engine`, `duels` and `reviews` may be missing: their routes then say so."""
+    """`generator`, `engine`, `duels`, `reviews` and `treasury` may be missing: their routes then say so."""
 
     swarm: SwarmCoordinator
     security: SecurityManager
@@ -85,10 +87,13 @@ class Services:
     engine: AnomalyDetectionEngine | None = None
     duels: Duels | None = None
     reviews: Reviews | None = None
+    treasury: Treasury | None = None
     clock: Clock = field(default_factory=SystemClock)
     settings: ApiSettings = field(default_factory=ApiSettings)
     alerts: Callable[[], Sequence[Any]] = tuple
     """The last alerts of the engine, the oldest first."""
+    statements: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever reads all of the ledger."""
 
     def note(self, actor: str, action: str, resource: str, outcome: str, **detail: JsonValue) -> None:
         if self.audit is not None:

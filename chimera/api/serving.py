@@ -35,6 +35,7 @@ from chimera.swarm.status import SwarmStatus
 from chimera.system.champions import resolve_model
 from chimera.system.duels import Duels
 from chimera.system.reviews import PatchReviews
+from chimera.system.treasury import Treasury
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ async def opened(node: Node, settings: ApiSettings) -> AsyncIterator[Services]:
         stack.callback(limiter.close)
         swarm = await stack.enter_async_context(SwarmCoordinator.attach(node.swarm, Settings(home=node.home)))
         model = await stack.enter_async_context(open_model(resolve_model(node.model, Settings(home=node.home))))
+        treasury = await stack.enter_async_context(Treasury(Settings(home=node.home), clock=clock))
         alerts: deque[Any] = deque(maxlen=MAX_ALERTS)
         work = [record.taken()]
         engine = None
@@ -111,6 +113,7 @@ async def opened(node: Node, settings: ApiSettings) -> AsyncIterator[Services]:
             engine=engine,
             duels=Duels.kept_in(node.home),
             reviews=PatchReviews(node.home / HEART),
+            treasury=treasury,
             clock=clock,
             settings=settings,
             alerts=lambda: tuple(alerts),

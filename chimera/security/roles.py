@@ -1,7 +1,8 @@
 """Who may do what: roles, permissions, and the one table that joins them. What is not in it is not allowed.
 
 Admin holds all that operator holds, operator all that observer holds. A node (a worker machine) and an api_client
-(a program from outside) stand beside that line: each holds what it needs and nothing else. Pure.
+(a program from outside) stand beside that line: each holds what it needs and nothing else. So a program has to do with
+money only by a key of another role, narrowed to scopes that name it. Pure.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ class Permission(StrEnum):
     REVIEW_READ = "review:read"
     REVIEW_DECIDE = "review:decide"
     """An approval runs code on the node: it is for whoever may reload modules, and not for who may merely act."""
+    TREASURY_READ = "treasury:read"
+    TREASURY_PAY = "treasury:pay"
+    """To ask for payments; what becomes of them the treasury says."""
+    TREASURY_APPROVE = "treasury:approve"
+    """Also to start spending again. What one has asked for oneself, another approves."""
+    TREASURY_STOP = "treasury:stop"
     RELOAD_READ = "reload:read"
     RELOAD_MODULE = "reload:module"
     KEYS_CREATE = "keys:create"
@@ -68,6 +75,7 @@ _OBSERVER = frozenset(
         Permission.ANOMALY_PREDICT,
         Permission.ARENA_READ,
         Permission.REVIEW_READ,
+        Permission.TREASURY_READ,
         Permission.RELOAD_READ,
         Permission.KEYS_READ,
         Permission.METRICS_READ,
@@ -80,6 +88,8 @@ _OPERATOR = _OBSERVER | {
     Permission.SWARM_CONSENSUS,
     Permission.SWARM_CANCEL,
     Permission.LLM_GENERATE,
+    Permission.TREASURY_PAY,
+    Permission.TREASURY_STOP,
     Permission.KEYS_CREATE,
     Permission.KEYS_REVOKE,
     Permission.CAPABILITY_ISSUE,

@@ -17,7 +17,9 @@ from chimera.api.guard import routes_of
 from chimera.api.routes.node import signed_text
 from tests.api.whole import PASSWORD, Node
 
-ROUTES = {f"{method} {route.path}": route for route in routes_of(ROUTERS) for method in sorted(route.methods or ())}
+ROUTES = {
+    f"{method} {route.path_format}": route for route in routes_of(ROUTERS) for method in sorted(route.methods or ())
+}
 
 MODULE = "tests.policies"
 
@@ -28,6 +30,8 @@ RELOAD_KEYS = (base64.b64encode(RELOAD_KEY.public_key().public_bytes(Encoding.Ra
 NO_MISSION = "mission-0123456789ab0123456789abcdef"
 
 NO_REVIEW = "0123456789abcdef0123456789abcdef"
+
+NO_PAYMENT = "costs/swarm-1/0123456789abcdef"
 
 
 def reload_of(source: str, module: str = MODULE) -> dict[str, Any]:
@@ -82,6 +86,20 @@ ASKS: dict[str, Ask] = {
     "GET /api/reviews/{review_id}": Ask(f"/api/reviews/{NO_REVIEW}"),
     "POST /api/reviews/{review_id}/approve": Ask(f"/api/reviews/{NO_REVIEW}/approve"),
     "POST /api/reviews/{review_id}/refuse": Ask(f"/api/reviews/{NO_REVIEW}/refuse"),
+    "GET /api/treasury": Ask(),
+    "GET /api/treasury/payments": Ask(),
+    "GET /api/treasury/payments/{request_id}": Ask(f"/api/treasury/payments/{NO_PAYMENT}"),
+    "POST /api/treasury/payments": fixed({"debit": "cash", "credit": "acme", "amount": "1.50", "category": "hosting"}),
+    "POST /api/treasury/payments/{request_id}/approve": Ask(
+        f"/api/treasury/payments/{NO_PAYMENT}/approve", lambda node, token: {}
+    ),
+    "POST /api/treasury/payments/{request_id}/refuse": Ask(
+        f"/api/treasury/payments/{NO_PAYMENT}/refuse", lambda node, token: {}
+    ),
+    "POST /api/treasury/stop": fixed({"why": "a drill"}),
+    "POST /api/treasury/resume": Ask(),
+    "GET /api/treasury/entries": Ask(),
+    "GET /api/treasury/statement/{month}": Ask("/api/treasury/statement/2026-11"),
     "GET /healthz": Ask(),
     "GET /readyz": Ask(),
     "GET /metrics": Ask(),

@@ -46,9 +46,12 @@ class Tokens:
     def __init__(self, served: Served) -> None:
         self._served = served
         self.node = served.node
-        self.of = cache(self._of)
+        self._made = cache(self._make)
 
-    def _of(self, role: Role, kind: str, need: Permission | None = None) -> str | None:
+    def of(self, role: Role, kind: str, need: Permission | None = None) -> str | None:
+        return self._made(role, kind, need if "this" in kind else None)
+
+    def _make(self, role: Role, kind: str, need: Permission | None = None) -> str | None:
         held = PERMISSIONS[role]
         only = frozenset({need} & held) if need else frozenset()
         match kind:

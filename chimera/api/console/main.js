@@ -1,4 +1,5 @@
 // Which page is shown, and who looks at it. A page is `(root, argument) => end()`, where `end` stops what it began.
+// One that is `of` something is there for whom the node has it.
 
 import * as api from "./api.js";
 import { make } from "./dom.js";
@@ -9,11 +10,13 @@ import { logIn } from "./login.js";
 import { mission, missions } from "./missions.js";
 import { review, reviews } from "./reviews.js";
 import { swarm } from "./swarm.js";
+import { treasury } from "./treasury.js";
 
 const PAGES = [
   { path: "swarm", name: "Swarm", needs: "swarm:any", show: swarm },
   { path: "missions", name: "Missions", needs: "swarm:read", show: missions, one: mission },
   { path: "reviews", name: "Reviews", needs: "review:read", show: reviews, one: review },
+  { path: "treasury", name: "Treasury", needs: "treasury:read", show: treasury, of: "/api/treasury/entries?limit=1" },
   { path: "anomalies", name: "Anomalies", needs: "anomaly:detect", show: anomalies, one: anomalies },
   { path: "duels", name: "Duels", needs: "arena:read", show: duels, one: duel },
   { path: "keys", name: "API keys", needs: "keys:read", show: keys },
@@ -21,10 +24,11 @@ const PAGES = [
 ];
 
 let caller = null;
+let missing = null;
 let end = null;
 
 function menu(current) {
-  const mine = PAGES.filter((page) => caller?.permissions.includes(page.needs));
+  const mine = PAGES.filter((page) => caller?.permissions.includes(page.needs) && !missing?.includes(page));
   document.getElementById("menu").replaceChildren(
     ...mine.map((page) => make("a", { href: `#/${page.path}`, "aria-current": page.path === current ? "page" : null }, page.name))
   );
@@ -37,8 +41,18 @@ function menu(current) {
 function leave() {
   api.logOut();
   caller = null;
+  missing = null;
   location.hash = "#/";
   show();
+}
+
+// Pages of what this node has not, or not for this caller.
+async function without() {
+  const asked = PAGES.filter((page) => page.of && caller.permissions.includes(page.needs)).map(async (page) => {
+    try { await api.get(page.of); } catch (error) { if ([404, 501].includes(error.status)) return page; }
+    return null;
+  });
+  return (await Promise.all(asked)).filter(Boolean);
 }
 
 export function complain(error) {
@@ -61,6 +75,7 @@ async function show() {
   }
   try {
     caller ??= await api.whoAmI();
+    missing ??= await without();
   } catch (error) {
     complain(error);
     return;

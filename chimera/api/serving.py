@@ -36,6 +36,7 @@ from chimera.system.champions import resolve_model
 from chimera.system.duels import Duels
 from chimera.system.reviews import PatchReviews
 from chimera.system.treasury import Treasury
+from chimera.system.treasury_watch import heed, treasury_readings
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ async def opened(node: Node, settings: ApiSettings) -> AsyncIterator[Services]:
         if node.watch:
             engine = AnomalyDetectionEngine(clock=clock)
             stack.push_async_callback(engine.aclose)
-            work.append(_watch(swarm, engine, alerts))
+            work.append(_watch(swarm, engine, alerts, treasury))
         tasks = [asyncio.create_task(each) for each in work]
         stack.push_async_callback(_ended, tasks)
         yield Services(
@@ -147,14 +148,24 @@ def _numbers(prefix: str, told: Mapping[str, Any]) -> Iterator[tuple[str, float]
             yield name, float(value)
 
 
-async def _watch(swarm: SwarmCoordinator, engine: AnomalyDetectionEngine, alerts: deque[Any]) -> None:
-    """Feed the engine until cancelled. A swarm that does not answer now is asked again."""
+async def _watch(
+    swarm: SwarmCoordinator, engine: AnomalyDetectionEngine, alerts: deque[Any], treasury: Treasury
+) -> None:
+    """Feed the engine until cancelled. What does not answer now is asked again."""
     clock = SystemClock()
     while True:
         try:
             alerts.extend(await engine.push(readings(await swarm.status(), clock.now())))
         except ChimeraError as error:
             log.warning("the swarm's status cannot be read: %s", error)
+        if treasury.place.config.exists():
+            try:
+                news = await engine.push(await treasury_readings(treasury, clock.now()))
+                alerts.extend(news)
+                if why := await heed(treasury, news):
+                    log.warning("all spending is stopped: %s", why)
+            except ChimeraError as error:
+                log.warning("the treasury cannot be watched: %s", error)
         await asyncio.sleep(WATCH_S)
 
 

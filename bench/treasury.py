@@ -33,10 +33,10 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chimera.core.stats import percentile
+from chimera.treasury.keys import Keyring
 from chimera.treasury.ledger import MAX_BATCH, Ledger, LedgerRole, Row
 from chimera.treasury.types import (
     DEFAULT_CAPS,
@@ -153,16 +153,8 @@ class Spenders:
 
 
 def verifier(key: Ed25519PrivateKey) -> Callable[[Signed], bool]:
-    public = key.public_key()
-
-    def verify(signed: Signed) -> bool:
-        try:
-            public.verify(bytes.fromhex(signed.signature), signed.payload())
-        except InvalidSignature:
-            return False
-        return True
-
-    return verify
+    """As in the vault: what was found good once, when it was written, is known when a transfer relies on it."""
+    return Keyring(cfo={"cfo": key.public_key().public_bytes_raw()}).verify
 
 
 async def furnish(owner: Ledger, app: Ledger, cfo: Ledger, key: Ed25519PrivateKey) -> None:
@@ -234,9 +226,10 @@ async def postgres(seconds: float, rounds: int) -> dict[str, object]:
     from chimera.treasury.postgres import PostgresLedger
 
     key = Ed25519PrivateKey.generate()
+    verify = verifier(key)
     with durable_server() as server:
         url = server.url().partition("?")[0]
-        owner = PostgresLedger(url=url, role=LedgerRole.OWNER, verify=verifier(key))
+        owner = PostgresLedger(url=url, role=LedgerRole.OWNER, verify=verify)
         await owner.head()  # which makes the tables
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(TABLE.format(serial="bigserial").encode())
@@ -245,7 +238,7 @@ async def postgres(seconds: float, rounds: int) -> dict[str, object]:
                 connection.execute(login.encode())
         address = f"{ESCAPED_PASSWORD}@127.0.0.1:{server.port}/postgres"
         app, cfo = (
-            PostgresLedger(url=f"postgresql://bench_{role}:{address}", role=role, verify=verifier(key))
+            PostgresLedger(url=f"postgresql://bench_{role}:{address}", role=role, verify=verify)
             for role in (LedgerRole.APP, LedgerRole.CFO)
         )
         await furnish(owner, app, cfo, key)
@@ -280,9 +273,10 @@ async def sqlite(seconds: float, rounds: int) -> dict[str, object]:
     from chimera.treasury.sqlite import SqliteLedger
 
     key = Ed25519PrivateKey.generate()
+    verify = verifier(key)
     with tempfile.TemporaryDirectory() as folder:
         owner, app, cfo = (
-            SqliteLedger(path=Path(folder, "ledger.db"), role=role, verify=verifier(key))
+            SqliteLedger(path=Path(folder, "ledger.db"), role=role, verify=verify)
             for role in (LedgerRole.OWNER, LedgerRole.APP, LedgerRole.CFO)
         )
         await furnish(owner, app, cfo, key)

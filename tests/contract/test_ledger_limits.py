@@ -66,6 +66,21 @@ async def test_a_cap_holds_to_the_last_billionth_and_microsecond(ledgers: Bench,
     await house.audit()
 
 
+@pytest.mark.parametrize(("limit", "refused"), [(10 * NANO, CAP), (Rules().ask_over, UNAPPROVED)])
+async def test_what_just_became_too_old_leaves_room_at_once(ledgers: Bench, limit: int, refused: RefusalReason) -> None:
+    """Also where the sum was brought up to date a moment before."""
+    house = await House(ledgers).begin(caps=(Cap(window=Window.LAST_DAY, limit=limit if refused is CAP else 10**15),))
+    assert await house.pay(limit * 6 // 10) is None
+    ledgers.advance(DAY_US - 30_000_000)
+    assert await house.pay(limit * 3 // 10) is None
+    ledgers.advance(29_999_999)
+    assert await house.pay(limit * 2 // 10) is refused
+    ledgers.advance(1)
+    assert await house.pay(limit * 7 // 10) is None
+    assert await house.pay(1) is refused
+    await house.audit()
+
+
 @pytest.mark.parametrize(("rolling", "calendar"), list(zip(LENGTHS, ENDS, strict=True)))
 async def test_only_a_calendars_end_lets_twice_the_cap_through(
     ledgers: Bench, rolling: Window, calendar: Window
@@ -161,6 +176,17 @@ async def test_a_person_agrees_where_the_cfo_asks_and_refuses_for_good(house: Ho
     assert await house.move(other) is UNAPPROVED
     await house.cfo.write([decision(other, "refused")])
     assert await house.move(other) is UNSIGNED
+
+
+async def test_what_comes_in_waits_for_a_person_too_where_the_cfo_asks(house: House) -> None:
+    asked = await house.asked(verdict="ask", debit="bank", credit="cash")
+    assert await house.move(asked) is UNAPPROVED
+    await house.approver.write([approval(asked, "ann")])
+    assert await house.move(asked) is None
+    refused = await house.asked(debit="bank", credit="cash")
+    await house.approver.write([approval(refused, "ann", verdict="refused")])
+    assert await house.move(refused) is UNAPPROVED
+    await house.audit()
 
 
 async def test_above_the_second_limit_two_keys_agree(house: House) -> None:

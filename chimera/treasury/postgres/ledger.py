@@ -7,6 +7,7 @@ written, and of what is stored before a transfer relies on it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 from chimera.core.errors import InputError, LedgerError, LedgerUnavailable, MissingExtra, NotThere, StorageUnavailable
@@ -47,6 +48,13 @@ T = TypeVar("T")
 
 BEGINS = (TransferKind.PENDING, TransferKind.POSTED)
 """Transfers that rely on what was said."""
+
+
+class Told(NamedTuple):
+    """A row as the database is told it: `cells` are its table's columns."""
+
+    table: str
+    cells: dict[str, str | int]
 
 
 class Said(NamedTuple):
@@ -101,7 +109,7 @@ class PostgresLedger:
     async def transfers(self, request_id: str) -> list[Transfer]:
         return [
             Transfer(**{**each, "kind": TransferKind(each["kind"])})
-            for each in await self._read(queries.TRANSFERS, request_id)
+            for each in await self._read(queries.TRANSFERS, request_id, request_id)
         ]
 
     async def balance(self, account_id: str) -> Balance:
@@ -166,15 +174,15 @@ class PostgresLedger:
     async def _try_write(self, rows: Sequence[Row]) -> list[Outcome] | None:
         relying = {row.request_id for row in rows if isinstance(row, Transfer) and row.kind in BEGINS}
         checked = await self._check_words(relying) if relying else {}
-        told: list[dict[str, str | int]] = []
+        told: list[Told] = []
         bad: dict[int, str] = {}
         for i, row in enumerate(rows):
             table, cells = columns(row)
-            told.append({"table": table, **cells})
+            told.append(Told(table, cells))
             if isinstance(row, Signed) and row.signature and not self._verify(row):
                 bad[i] = "the signature is not good"
             elif isinstance(row, Transfer) and row.kind in BEGINS:
-                told[i]["said"], good = checked.get(row.request_id, (0, True))
+                cells["said"], good = checked.get(row.request_id, (0, True))
                 if not good:
                     bad[i] = "what is stored about this request has a signature that is not good"
         found = await self._send([each for i, each in enumerate(told) if i not in bad])
@@ -203,13 +211,17 @@ class PostgresLedger:
                 forged.add(each.request_id)
         return {key: (seq, decided.get(key, True) and key not in forged) for key, seq in last.items()}
 
-    async def _send(self, told: list[dict[str, str | int]]) -> list[dict[str, Any]] | None:
+    async def _send(self, told: Sequence[Told]) -> list[dict[str, Any]] | None:
         """None, and nothing is written, where a word came in between, which has to be checked first."""
         if not told:
             return []
+        runs = [
+            {"table": table, "rows": [each.cells for each in run]}
+            for table, run in groupby(told, lambda each: each.table)
+        ]
         async with self._writing.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             try:
-                await cursor.execute(queries.WRITE, [Jsonb(told)])
+                await cursor.execute(queries.WRITE, [Jsonb(runs)])
             except psycopg.Error as error:
                 if error.sqlstate == queries.MORE_WAS_SAID:
                     return None
@@ -256,7 +268,7 @@ async def _words(link: Link, request_ids: Collection[str]) -> list[Said]:
     ids, said = list(request_ids), list[Said]()
     for each in await _fetch(link, queries.WORDS, ids, ids):
         try:
-            word = parse(each["kind"], each["cells"])
+            word = parse(each["kind"], each)
         except ValueError:
             word = None
         assert word is None or isinstance(word, CfoDecision | Approval)

@@ -18,14 +18,19 @@ REQUEST_COLUMNS = ", ".join(f"asked.{name}" for name in COLUMNS["request"] if na
 ACCOUNT = "SELECT id, kind, currency, title FROM chimera_treasury.account WHERE id = %s"
 REQUEST = f"SELECT {REQUEST_COLUMNS} FROM chimera_treasury.request AS asked WHERE id = %s"
 WORDS = """
-SELECT seq, request_id, 'decision' AS kind, to_jsonb(t) AS cells
-FROM chimera_treasury.decision AS t WHERE request_id = ANY(%s)
+SELECT seq, 'decision' AS kind, request_id, verdict, key_id, payload, signature, '' AS approver, 0 AS expires_at
+FROM chimera_treasury.decision WHERE request_id = ANY(%s)
 UNION ALL
-SELECT seq, request_id, 'approval', to_jsonb(t) FROM chimera_treasury.approval AS t WHERE request_id = ANY(%s)
+SELECT seq, 'approval', request_id, verdict, key_id, payload, signature, approver, expires_at
+FROM chimera_treasury.approval WHERE request_id = ANY(%s)
 ORDER BY 1
 """
 TRANSFERS = """
-SELECT id, kind, request_id, amount, expires_at FROM chimera_treasury.transfer WHERE request_id = %s ORDER BY seq
+SELECT id, kind, request_id, amount, expires_at FROM (
+    SELECT * FROM chimera_treasury.transfer WHERE request_id = %s AND kind IN ('pending', 'posted')
+    UNION ALL
+    SELECT * FROM chimera_treasury.transfer WHERE request_id = %s AND kind IN ('post', 'void')
+) AS moved ORDER BY seq
 """
 BALANCE = f"""
 WITH gone AS (
@@ -43,7 +48,9 @@ WHERE id > %s AND expires_at > {NOW} AND 'ask' = (
 ) AND NOT EXISTS (
     SELECT FROM chimera_treasury.approval AS word
     WHERE word.request_id = id AND (word.verdict = 'refused' OR word.expires_at > {NOW})
-) AND NOT EXISTS (SELECT FROM chimera_treasury.transfer AS moved WHERE moved.request_id = id)
+) AND NOT EXISTS (
+    SELECT FROM chimera_treasury.transfer AS moved WHERE moved.request_id = id AND moved.kind IN ('pending', 'posted')
+)
 ORDER BY id LIMIT %s
 """
 CAPS = "SELECT * FROM chimera_treasury.cap_uses()"

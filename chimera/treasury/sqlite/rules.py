@@ -100,11 +100,8 @@ BEGIN = refuse(
         "unsigned: what is stored is not signed by who is said to approve",
     ),
     (f"asked.leaves AND {STOPPED}", "stopped: all spending is stopped, until a person starts it again"),
-    ("asked.leaves AND asked.refused", "unapproved: a person has refused it"),
-    (
-        f"asked.leaves AND {VERDICT} = 'ask' AND NOT asked.approvals",
-        "unapproved: the CFO wants a person to approve it",
-    ),
+    ("asked.refused", "unapproved: a person has refused it"),
+    (f"{VERDICT} = 'ask' AND NOT asked.approvals", "unapproved: the CFO wants a person to approve it"),
     ("asked.leaves AND asked.ruled IS NULL", "forbidden: there are no rules for this currency"),
     (
         f"asked.leaves AND asked.amount > {RULE.format(limit='dual_over')} AND asked.approvals < 2"

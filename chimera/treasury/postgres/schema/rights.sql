@@ -6,10 +6,12 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- It runs at every step of a transfer. So it changes no settings first, and names what it uses in full.
 CREATE FUNCTION chimera_treasury.derived() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF pg_trigger_depth() < 2 OR TG_OP = 'TRUNCATE' THEN
-        PERFORM chimera_treasury.refuse('forbidden', format('%s follows from the rows, and is not written', TG_TABLE_NAME));
+    IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.<) 2 OR TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE' THEN
+        PERFORM chimera_treasury.refuse(
+            'forbidden', pg_catalog.format('%s follows from the rows, and is not written', TG_TABLE_NAME));
     END IF;
     RETURN NULL;
 END $$;
@@ -33,9 +35,10 @@ BEGIN
             ' FOR EACH STATEMENT EXECUTE FUNCTION chimera_treasury.derived();'
             'ALTER TABLE chimera_treasury.%1$I ENABLE ALWAYS TRIGGER derived', name);
     END LOOP;
-    -- Triggers do as the owner does, whatever the writer has set: names, time zone, how text is read.
+    -- Triggers that add do as the owner does, whatever the writer has set: names, time zone, how text is read.
     FOR made IN SELECT oid FROM pg_catalog.pg_proc
         WHERE pronamespace = 'chimera_treasury'::regnamespace AND prorettype = 'trigger'::regtype
+            AND proname <> 'derived'
     LOOP
         EXECUTE format(
             'ALTER FUNCTION %s SECURITY DEFINER SET search_path = pg_catalog, chimera_treasury, pg_temp', made);
@@ -53,7 +56,8 @@ GRANT SELECT ON ALL TABLES IN SCHEMA chimera_treasury
 GRANT EXECUTE ON FUNCTION chimera_treasury.now_us(), chimera_treasury.begins(text, bigint),
     chimera_treasury.spent(text, text, text, bigint, bigint),
     chimera_treasury.caught_up(chimera_treasury.used, bigint), chimera_treasury.write(jsonb),
-    chimera_treasury.insert_row(jsonb), chimera_treasury.same_row(jsonb), chimera_treasury.cap_uses()
+    chimera_treasury.insert_rows(jsonb), chimera_treasury.try_row(text, jsonb),
+    chimera_treasury.same_row(text, jsonb), chimera_treasury.cap_uses()
     TO chimera_treasury_app, chimera_treasury_cfo, chimera_treasury_approver;
 
 -- Of each table the columns that are the writer's own: nobody has a say in seq, at, prev and hash.

@@ -62,13 +62,14 @@ CREATE FUNCTION chimera_treasury.spoken_of(about text, payload text, told jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
     asked chimera_treasury.request;
+    said CONSTANT jsonb := payload;
 BEGIN
     SELECT * INTO asked FROM chimera_treasury.request WHERE id = about;
     IF NOT FOUND THEN
         PERFORM chimera_treasury.refuse('unknown', format('there is no request %s', about));
-    ELSIF (payload::jsonb ->> 'request_digest') IS DISTINCT FROM asked.digest THEN
+    ELSIF (said ->> 'request_digest') IS DISTINCT FROM asked.digest THEN
         PERFORM chimera_treasury.refuse('conflict', 'it speaks of another request: the digest differs');
-    ELSIF NOT payload::jsonb @> told THEN
+    ELSIF NOT said @> told THEN
         PERFORM chimera_treasury.refuse('conflict', 'its columns are not what was signed');
     ELSIF EXISTS (SELECT FROM chimera_treasury.transfer WHERE request_id = about AND kind IN ('pending', 'posted')) THEN
         PERFORM chimera_treasury.refuse('conflict', 'the request has been carried out');

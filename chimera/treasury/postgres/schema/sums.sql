@@ -97,24 +97,35 @@ BEGIN
     END IF;
 END $$;
 
--- What nobody approved of the last day, to a payee or for a mission, with `more`.
-CREATE FUNCTION chimera_treasury.small_used(
-    of_kind text, of_name text, of_currency text, now bigint, more bigint
-) RETURNS chimera_treasury.used LANGUAGE plpgsql AS $$
+-- What a sum is at most, that something was just added to. What became too old for its window in the last minute may be
+-- in it still, and is taken out only where the sum does not fit with it: that costs a query.
+CREATE FUNCTION chimera_treasury.at_most(counted chimera_treasury.used, fits bigint, now bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
 DECLARE
-    found_sum chimera_treasury.used;
+    minute_us CONSTANT bigint := 60000000;
 BEGIN
-    SELECT * INTO found_sum FROM chimera_treasury.used
-    WHERE kind = of_kind AND name = of_name AND currency = of_currency AND period = 'last_day';
-    IF FOUND THEN
-        found_sum := chimera_treasury.caught_up(found_sum, now);
-    ELSE
-        found_sum := ROW(
-            of_kind, of_name, of_currency, 'last_day', 0, 0, chimera_treasury.begins('last_day', now)
-        )::chimera_treasury.used;
+    IF counted.used > fits OR chimera_treasury.begins(counted.period, now) - counted.since > minute_us THEN
+        counted := chimera_treasury.caught_up(counted, now);
+        PERFORM chimera_treasury.set_used(counted);
     END IF;
-    found_sum.used := found_sum.used + more;
-    RETURN found_sum;
+    RETURN counted.used;
+END $$;
+
+-- Counts what nobody approves to the last day's, to a payee or for a mission. Whether they fit together.
+CREATE FUNCTION chimera_treasury.count_small(
+    of_kind text, of_name text, of_currency text, more bigint, fits bigint, now bigint
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    counted chimera_treasury.used;
+BEGIN
+    UPDATE chimera_treasury.used SET used = used.used + more
+    WHERE kind = of_kind AND name = of_name AND currency = of_currency AND period = 'last_day' RETURNING * INTO counted;
+    IF FOUND THEN
+        RETURN chimera_treasury.at_most(counted, fits, now) <= fits;
+    END IF;
+    INSERT INTO chimera_treasury.used VALUES (
+        of_kind, of_name, of_currency, 'last_day', 0, more, chimera_treasury.begins('last_day', now));
+    RETURN more <= fits;
 END $$;
 
 -- What was set aside ends: `moved` of it goes over, the rest is free again.
@@ -143,10 +154,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION chimera_treasury.sweep(now bigint) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    ended text;
 BEGIN
-    FOR ended IN SELECT request_id FROM chimera_treasury.open_pending WHERE expires_at > 0 AND expires_at <= now LOOP
-        PERFORM chimera_treasury.settle(ended, 0);
-    END LOOP;
+    PERFORM chimera_treasury.settle(request_id, 0)
+    FROM chimera_treasury.open_pending WHERE expires_at > 0 AND expires_at <= now;
 END $$;

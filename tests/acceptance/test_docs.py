@@ -70,11 +70,12 @@ CHIMERA_ELSEWHERE = (
     "keys create",
     "keys list",
     "keys revoke",
+    "treasury",
 )
 """These need a swarm, a mission, a model or a server: the tests of ELSEWHERE run them."""
 
 ELSEWHERE = (
-    *(f"acceptance/test_{name}.py" for name in ("missions", "watch", "heal", "heal_run", "heart", "audit")),
+    *(f"acceptance/test_{name}.py" for name in ("missions", "watch", "heal", "heal_run", "heart", "audit", "treasury")),
     "acceptance/test_security_evaluate.py",
     "cluster/test_reload_cli.py",
     "cluster/test_serve.py",
@@ -92,7 +93,10 @@ LONG = (
     "python -m bench.api",
     "python -m bench.audit",
     "python -m bench.limits",
+    "python -m bench.evm",
     "python -m bench.merge",
+    "python -m bench.risk",
+    "python -m bench.treasury",
     "python -m bench.watching",
     "python bench/corpus.py",
     "chimera bench swarm --agents 10000",
@@ -104,7 +108,8 @@ TESTED_ELSEWHERE = (
     "export ",
     "ray start ",
     ".venv/bin/",
-)  # test_job follows the docs; the rest is this suite
+    "python -m chimera.treasury.vault ",
+)  # test_job follows the docs, test_treasury starts vaults; the rest is this suite
 
 
 def each(lines: list[str]) -> list[Any]:

@@ -36,7 +36,11 @@ def treasuries() -> None:
 def init(
     user: Annotated[str, typer.Option(help="The vault's own OS user (needs root).", metavar="NAME")] = "",
     postgres: Annotated[
-        str, typer.Option(help="A superuser's URL of the database: the ledger goes there.", metavar="URL")
+        str,
+        typer.Option(
+            help="A superuser's URL of a PostgreSQL database: the ledger goes there (default: CHIMERA_LEDGER_URL).",
+            metavar="URL",
+        ),
     ] = "",
 ) -> None:
     """Make the folder, the CFO's key, and treasury.yaml with comments. Again, it changes nothing.
@@ -154,32 +158,37 @@ def show(request_id: RequestId, as_json: AsJson = False) -> None:
 
 
 @treasury.command("approve")
-def approve(request_id: RequestId, approver: By = "", key: KeyFile = None) -> None:
+def approve(request_id: RequestId, approver: By = "", key: KeyFile = None, as_json: AsJson = False) -> None:
     """Agree to a payment that waits for a person. Nobody approves what they asked for.
 
-    Exit codes: **0** done, **2** it cannot be approved (any more), or not by you.
+    Exit codes: **0** paid, or set aside to be; **1** refused for another reason, as a cap; **2** it cannot be approved
+    (any more), or not by you; **4** one more has to approve it.
 
     Example: `chimera treasury approve invoice-7 --as ann`
     """
     from chimera.cli.treasury import run
 
-    raise typer.Exit(run.answer(request_id, approver, key, approve=True))
+    raise typer.Exit(run.answer(request_id, approver, key, approve=True, as_json=as_json))
 
 
 @treasury.command("refuse")
-def refuse(request_id: RequestId, approver: By = "", key: KeyFile = None) -> None:
+def refuse(request_id: RequestId, approver: By = "", key: KeyFile = None, as_json: AsJson = False) -> None:
     """Refuse a payment, for good.
+
+    Exit codes: **0** done, **2** it cannot be refused (any more), or not by you.
 
     Example: `chimera treasury refuse invoice-7 --as ann`
     """
     from chimera.cli.treasury import run
 
-    raise typer.Exit(run.answer(request_id, approver, key, approve=False))
+    raise typer.Exit(run.answer(request_id, approver, key, approve=False, as_json=as_json))
 
 
 @treasury.command("stop")
 def stop(why: Annotated[str, typer.Argument(metavar="WHY", help="A line for people.")], by: By = "") -> None:
     """Stop all spending, until a person starts it again.
+
+    Exit codes: **0** done, **2** bad input, **3** a fault.
 
     Example: `chimera treasury stop "an invoice looks wrong"`
     """

@@ -11,7 +11,7 @@ from chimera.system.treasury import AccountView
 from chimera.treasury.auditing import LedgerAudit
 from chimera.treasury.ledger import Stop
 from chimera.treasury.payment import Payment, PaymentState
-from chimera.treasury.types import CapUse, shown
+from chimera.treasury.types import Cap, CapUse, Window, shown
 
 STYLES = {
     PaymentState.PAID: "green",
@@ -41,7 +41,9 @@ def status(accounts: Sequence[AccountView], caps: Sequence[CapUse], stopped: Sto
     ]
     table(heads, rows)
     render.say("")
-    table(("cap", "account", "used", "of", ""), [_cap(each) for each in caps])
+    table(
+        ("cap", "account", "used", "of", ""), [_cap(each) for each in sorted(caps, key=lambda use: cap_order(use.cap))]
+    )
 
 
 def payments(found: Sequence[Payment], *, as_json: bool) -> None:
@@ -84,7 +86,7 @@ def payment(found: Payment, *, as_json: bool, whole: bool = False) -> None:
     )
     render.say((one_line(found.why), "dim"))
     if found.state is PaymentState.WAITING:
-        render.note(f"`chimera treasury approve {request.id}`, by another than {request.requester}")
+        render.note(_who_approves(found))
     if not whole:
         return
     for name, value in (("category", request.category), ("mission", request.mission), ("reason", request.reason)):
@@ -136,6 +138,18 @@ def verifies(public: bytes, signature: str, payload: bytes) -> bool:
 def moment(at_us: int) -> str:
     """A time, UTC."""
     return datetime.fromtimestamp(min(at_us, 253_402_300_799_000_000) / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def cap_order(cap: Cap) -> tuple[str, str, int]:
+    """Those of all accounts first, and the shorter window first."""
+    return "" if cap.account == "*" else cap.account, cap.currency, list(Window).index(cap.window)
+
+
+def _who_approves(found: Payment) -> str:
+    request = found.request
+    if any(word.verdict == "approved" for word in found.approvals):
+        return "two keys are needed: `chimera treasury approve` by one more person, or by one who signs (--key)"
+    return f"`chimera treasury approve {request.id}`, by another than {request.requester}"
 
 
 def _cap(use: CapUse) -> tuple[str, str, str, str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from chimera.cli.render import plain
+from chimera.cli.treasury.shown import NEARLY, cap_order
 from chimera.treasury.periods import EPOCH
 from chimera.treasury.statement_lines import (
     AccountLine,
@@ -26,9 +28,7 @@ MAX_TOTALS = 10
 MAX_LATEST = 15
 MAX_LINES = 40
 """Of each other table; JSON and CSV have all."""
-
-NEARLY = 80.0
-"""Percent of a cap from which on its line stands out."""
+MAX_COLUMNS = 10_000
 
 WORDS = ("approved by", "at", "by", "category", "mission", "payee", "request", "requester", "time")
 """Heads of columns that hold words, and not figures."""
@@ -37,9 +37,13 @@ Cell = str | tuple[str, str]
 """Text, or text and a style."""
 
 
-def show(statement: Statement, console: Console | None = None) -> None:
+def console(out: TextIO) -> Console:
+    """For `show`: lines are as wide as they have to be, and nothing is cut, so that a pipe gets it all."""
+    return Console(file=out, width=MAX_COLUMNS, highlight=False, soft_wrap=True, emoji=False)
+
+
+def show(statement: Statement, console: Console) -> None:
     """Print accounts, caps, what was spent on what, missions, refusals and the latest transfers."""
-    console = console or Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(Text(f"Treasury, {statement.month}", style="bold"))
     until = f"{_time(statement.since)} to {_time(statement.until)} UTC"
     console.print(Text(f"{until}, {statement.transfer_count:,} transfers posted", style="dim"))
@@ -54,7 +58,7 @@ def _tables(statement: Statement) -> Iterable[tuple[str, Table]]:
     heads: tuple[str, ...] = ("account", "opening", "in", "out", "closing", "set aside")
     yield _table("Accounts", heads, [_account(line) for line in moved])
     heads = ("cap", "limit", "highest use", "", "at", "use now", "")
-    yield _table("Caps", heads, [_cap(line) for line in statement.caps])
+    yield _table("Caps", heads, [_cap(line) for line in sorted(statement.caps, key=lambda line: cap_order(line.cap))])
     spent = {
         "category": statement.by_category,
         "payee": statement.by_payee,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 from chimera.core.errors import ChimeraError, InputError, SecurityError
 from chimera.treasury.keys import private_text
 from chimera.treasury.vault import hardening
-from chimera.treasury.vault.home import VaultHome
+from chimera.treasury.vault.config import read_config
+from chimera.treasury.vault.home import LEDGER_URL, VaultHome, check_ledger
 from chimera.treasury.vault.run import run
 
 MAX_LOG_BYTES = 1_000_000
@@ -41,6 +43,7 @@ def main() -> int:
                 f"{error.filename}: {error.strerror}: this has to be a home that init has made, in a place that the"
                 " vault's user can reach"
             ) from None
+        check_ledger(read_config(place.config), os.environ.get(LEDGER_URL, ""))
         passphrase = private_text(told.passphrase_file).rstrip("\n") if told.passphrase_file else ""
         asyncio.run(run(place, passphrase=passphrase))
     except ChimeraError as error:

@@ -19,9 +19,12 @@ from chimera.core.errors import InputError, SecurityError
 from chimera.treasury.keys import FileKey, private_text, public_key
 from chimera.treasury.ledger import LedgerRole
 from chimera.treasury.policy import Policy
-from chimera.treasury.vault.config import DOORS
+from chimera.treasury.vault.config import DOORS, VaultConfig
 
 MAX_LOGINS_BYTES = 100_000
+
+LEDGER_URL = "CHIMERA_LEDGER_URL"
+"""Where the ledger is, in the environment. No setting: those travel to every actor, and it may hold a password."""
 
 _KEY = re.compile(r"cfo-(\d{1,6})\.(pem|pub)")
 
@@ -171,6 +174,16 @@ async def init(
     if user:
         _give(place.folder, user)
     return place
+
+
+def check_ledger(config: VaultConfig, url: str) -> None:
+    """Raises InputError where `url`, of the environment, is another ledger than that of the settings. Logins aside."""
+    if url and _without_login(url) != config.ledger_url:
+        there = config.ledger_url or "a SQLite file"
+        raise InputError(
+            f"{LEDGER_URL} is {_without_login(url)}, and treasury.yaml has {there}: a ledger does not move; unset the"
+            " one, or make a treasury in another home"
+        )
 
 
 def template(connect: Mapping[str, list[int]], ledger_url: str) -> str:

@@ -81,10 +81,10 @@ async def vault(place: VaultHome, *, passphrase: str = "", clock: Clock | None =
     async with AsyncExitStack() as stack:
         ledgers: dict[LedgerRole, Ledger] = {}
         for role in LedgerRole:  # the owner first, who makes the tables
-            ledgers[role] = _open(place, config, role, keyring, clock)
+            ledgers[role] = open_ledger(place, config, role, keyring, clock)
             stack.push_async_callback(ledgers[role].close)
             await ledgers[role].head()
-        reading = _open(place, config, LedgerRole.APP, keyring, clock)
+        reading = open_ledger(place, config, LedgerRole.APP, keyring, clock)
         stack.push_async_callback(reading.close)
         records = LedgerRecords(ledger=reading, policy=config.policy, limits=config.breaker)
         await records.follow()
@@ -159,7 +159,8 @@ def _differs(wanted: object, found: object) -> None:
     )
 
 
-def _open(place: VaultHome, config: VaultConfig, role: LedgerRole, keyring: Keyring, clock: Clock) -> Ledger:
+def open_ledger(place: VaultHome, config: VaultConfig, role: LedgerRole, keyring: Keyring, clock: Clock) -> Ledger:
+    """The vault's own ledger, as that role: for the vault, and for an audit while none runs."""
     if not config.ledger_url:
         return SqliteLedger(path=place.ledger, role=role, verify=keyring.verify, clock=clock)
     from chimera.treasury.postgres import PostgresLedger

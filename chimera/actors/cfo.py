@@ -44,11 +44,10 @@ class Cfo:
         *,
         policy: Policy,
         limits: BreakerLimits,
-        ledger: Any = None,
         chains: Sequence[RailSettings] = (),
         outboxes: Path = Path(),
     ) -> None:
-        self._ledger = ActorLedger(ledger if ledger is not None else _ledger_actor())
+        self._ledger = ActorLedger(_ledger_actor())
         self._clock = SystemClock()
         self._breaker = Breaker(limits)
         self._reputation: dict[str, float] = {}

@@ -76,7 +76,7 @@ class Expenses:
             return submissions, {}
         costs = self._costs
         limited = [_limited(each, costs.grant_usd) for each in submissions]
-        new = [each for each, given in zip(limited, submissions, strict=True) if not here(each.mission_id)]
+        new = [each for each in submissions if not here(each.mission_id)]  # as they are: without a budget, they share
         found = await asyncio.gather(
             *(costs.reserve(each.mission_id, each.budget.usd, each.deadline_s) for each in new), return_exceptions=True
         )

@@ -1,7 +1,7 @@
 """What missions spend on models, in the ledger: set aside before the first call, posted when the mission has ended.
 
-A mission with a budget in USD has a reservation of its own, over all of it. The others share one after the other
-(`chunk_usd`), with `grant_usd` each: so a thousand tasks a second are a few transfers, and still none of them is made
+A mission with a budget in USD has a reservation of its own, over all of it. The others share reservations of
+`chunk_usd`, with `grant_usd` each: so a thousand tasks a second are a few transfers, and still none of them is made
 before the ledger has set its money aside. Within a mission the swarm's own purse is the hard limit.
 """
 
@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from chimera.core.clock import Clock
 from chimera.core.errors import BudgetExceeded, ChimeraError, InputError
 from chimera.treasury.payment import Payment, PaymentState, entry_id
-from chimera.treasury.types import NANO, Account, Outcome, PaymentRequest, shown
+from chimera.treasury.types import NANO, Account, AccountKind, Outcome, PaymentRequest, shown
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,15 @@ class Payments(Protocol):
     async def reserved(self, prefix: str) -> Sequence[PaymentRequest]: ...
 
 
-@dataclass
+Spent = Callable[[str], Awaitable[float | None]]
+"""What a mission that has ended has spent, in USD; None for one that has not, or that nobody knows."""
+
+
+async def _not_known(mission_id: str) -> None:
+    return None
+
+
+@dataclass(eq=False)
 class _Chunk:
     """A shared reservation. What its missions were granted and have not spent is free again when they end."""
 
@@ -82,17 +90,24 @@ class MissionCosts:
         self._clock = clock
         self._chunk, self._grant = round(chunk_usd * NANO), round(grant_usd * NANO)
         self._life = secrets.token_hex(4)
-        self._chunks = 0
-        self._current: _Chunk | None = None
+        self._made = 0
+        self._chunks: list[_Chunk] = []
         self._shared: dict[str, _Chunk] = {}
         self._own: dict[str, PaymentRequest] = {}
         self._turn = asyncio.Lock()
         self._settling: set[asyncio.Task[None]] = set()
 
-    async def begin(self) -> None:
-        """Post what an earlier life of this swarm left shared: what it spent is not known, and counts as all it had."""
-        for request in await self._payments.reserved(f"{self._prefix}shared/"):
-            await self._payments.settle(request.id, request.amount)
+    async def begin(self, spent_usd: Spent = _not_known) -> None:
+        """Post what an earlier life of this swarm has left set aside.
+
+        Of what was shared it is not known who spent it, and it counts as spent. A mission's own is posted if the
+        mission has ended by now, which `spent_usd` tells; else it goes on (`resume`), or is let go when it expires.
+        """
+        for request in await self._payments.reserved(self._prefix):
+            if not request.mission:
+                await self._payments.settle(request.id, request.amount)
+            elif (spent := await spent_usd(request.mission)) is not None:
+                await self._payments.settle(request.id, min(round(spent * NANO), request.amount))
 
     async def reserve(self, mission_id: str, usd: float | None, deadline_s: float) -> None:
         """Set aside the mission's budget, or its share of a common one. Again, it is the same.
@@ -106,7 +121,7 @@ class MissionCosts:
             await self._share(mission_id)
             return
         fund = f"mission:{mission_id}"[:96]
-        if await self._payments.account(fund) is None:
+        if not _is_fund(await self._payments.account(fund)):  # whoever may make accounts gives them any name
             fund = self._fund
         request = self._request(self._name(mission_id), mission_id, round(usd * NANO), deadline_s, fund)
         self._own[mission_id] = await self._pay(request)
@@ -135,10 +150,10 @@ class MissionCosts:
             self._roll(chunk)
 
     async def close(self) -> None:
-        """Post what the shared reservation has spent so far; what is not settled by then waits for `begin`."""
-        if self._current is not None:
-            self._current.over = True
-            self._roll(self._current)
+        """Post what shared reservations have spent so far; what is not settled by then waits for `begin`."""
+        for chunk in list(self._chunks):
+            chunk.over = True
+            self._roll(chunk)
         await asyncio.gather(*self._settling, return_exceptions=True)
 
     def _name(self, mission_id: str) -> str:
@@ -146,34 +161,40 @@ class MissionCosts:
 
     async def _share(self, mission_id: str) -> None:
         async with self._turn:
-            chunk = self._current
-            if chunk is None or chunk.over or chunk.free < self._grant:
-                if chunk is not None:
-                    chunk.over = True
-                    self._roll(chunk)
-                self._chunks += 1
-                name = f"{self._prefix}shared/{self._life}-{self._chunks}"
-                request = await self._pay(self._request(name, "", self._chunk, 86_400.0))
-                chunk = self._current = _Chunk(request, self._clock.monotonic(), request.amount)
+            chunk = next((each for each in self._chunks if not each.over and each.free >= self._grant), None)
+            chunk = chunk or await self._more()
             chunk.free -= self._grant
             chunk.missions.add(mission_id)
             self._shared[mission_id] = chunk
+
+    async def _more(self) -> _Chunk:
+        self._made += 1
+        name = f"{self._prefix}shared/{self._life}-{self._made}"
+        request = await self._pay(self._request(name, "", self._chunk, 86_400.0))
+        chunk = _Chunk(request, self._clock.monotonic(), request.amount)
+        self._chunks.append(chunk)
+        asyncio.get_running_loop().call_later(ROLL_S + PAUSE_S, self._roll, chunk)
+        return chunk
 
     def _roll(self, chunk: _Chunk) -> None:
         """Post a chunk that nobody draws on any more."""
         if self._clock.monotonic() - chunk.began_s > ROLL_S:
             chunk.over = True
-        if chunk.over and not chunk.missions:
-            if chunk is self._current:
-                self._current = None
+        if (chunk.over or chunk.free < self._grant) and not chunk.missions and chunk in self._chunks:
+            self._chunks.remove(chunk)
             self._post(chunk.request, chunk.spent)
 
     async def _pay(self, request: PaymentRequest) -> PaymentRequest:
-        """The request that is reserved for it: this one, or that of an earlier try."""
+        """The request that is reserved for it: this one, or that of an earlier try.
+
+        Raises BudgetExceeded where there is none, also where somebody else has filed another under its id.
+        """
         try:
             payment = await self._payments.pay(request)
         except InputError:
             payment = await self._payments.payment(request.id)  # of an earlier life, with another end
+            if payment.request.model_copy(update={"expires_at": request.expires_at}) != request:
+                raise BudgetExceeded(f"{request.id} is there, and another request: look who has filed it") from None
         if payment.state is not PaymentState.RESERVED:
             raise BudgetExceeded(
                 f"the treasury does not set {shown(request.amount)} aside for {request.mission or 'missions'}:"
@@ -208,3 +229,8 @@ class MissionCosts:
                 log.warning("%s is not settled yet: %s", request.id, error)
                 if left:
                     await asyncio.sleep(PAUSE_S)
+
+
+def _is_fund(account: Account | None) -> bool:
+    """One in USD: what is paid from any other counts towards no cap of its currency."""
+    return account is not None and account.kind is AccountKind.FUND and account.currency == "USD"

@@ -46,6 +46,8 @@ MAX_FILING = 10_000
 """Payments that wait to be filed."""
 MAX_CASES = 50_000
 """Requests in hand; further ones are refused."""
+DECIDE_S = 60.0
+"""How long one who pays waits for the CFO's word."""
 
 Reputation = Callable[[str], float | None]
 """An agent's, from 0 to 1; None where nothing is known of it."""
@@ -80,7 +82,7 @@ class Desk:
         self._signer = signer
         self._clock = clock
         self._policy = policy or Policy()
-        self._rails = tuple(rails)
+        self.rails = list(rails)
         self._reputation = reputation
         self._history = History()
         self._docket = Docket()
@@ -95,11 +97,14 @@ class Desk:
         """File a request, and wait until the CFO has decided: what has become of it.
 
         Where a person has to approve, that is `waiting`; `settled` waits on. The same request again is the same
-        payment. Raises InputError for one that cannot be filed, Overloaded, LedgerError, LedgerUnavailable.
+        payment. Raises InputError for one that cannot be filed, Overloaded, LedgerError, and LedgerUnavailable, also
+        for one that is filed and has no decision within a minute: it may still get one.
         """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + DECIDE_S
         if len(self._filing) >= MAX_FILING:
             raise Overloaded(f"{MAX_FILING} payments wait to be filed", LOOK_S)
-        filed: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        filed: asyncio.Future[Outcome] = loop.create_future()
         decided = self._expect(request.id)
         self._filing.append((request, filed))
         self._news.set()
@@ -108,6 +113,8 @@ class Desk:
             if isinstance(outcome, Refused):
                 raise InputError(f"{request.id} cannot be filed: {outcome.detail}")
             while (found := await self.payment(request.id)).state in (PaymentState.FILED, PaymentState.AGREED):
+                if loop.time() > until_s:
+                    raise LedgerUnavailable(f"{request.id} is filed, and not decided yet: ask for it again")
                 await asyncio.wait([decided], timeout=LOOK_S)
                 if decided.done():
                     decided = self._expect(request.id)
@@ -299,7 +306,7 @@ class Desk:
             await self._signer.decide(proposals[begin : begin + MAX_PROPOSALS])
 
     def _rail(self, request: PaymentRequest) -> Rail | None:
-        return next((rail for rail in self._rails if rail.carries(request)), None)
+        return next((rail for rail in self.rails if rail.carries(request)), None)
 
     def _carry(self) -> None:
         """Let every reservation that a rail carries be carried, once at a time."""

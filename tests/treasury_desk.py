@@ -14,7 +14,6 @@ from chimera.treasury.signer import Proposal
 from chimera.treasury.types import Account, Outcome, PaymentRequest, RefusalReason, Refused
 from tests.ledger_house import House, decision
 
-
 CALM = Policy(ask_at=1.0, refuse_at=1.0)
 """Whatever the risk: only the ledger's own rules count."""
 

@@ -7,26 +7,13 @@ is written once, however often it is asked. What may be written is decided behin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from chimera.actors import cluster
 from chimera.core.errors import LedgerUnavailable
-from chimera.treasury.ledger import MAX_BATCH, Head, LedgerRole, Row, Stop
-from chimera.treasury.signer import Proposal
-from chimera.treasury.types import (
-    Account,
-    Approval,
-    Balance,
-    Cap,
-    CapUse,
-    CfoDecision,
-    Outcome,
-    PaymentRequest,
-    Rules,
-    Transfer,
-)
+from chimera.treasury.calls import LedgerCalls
+from chimera.treasury.ledger import LedgerRole
 from chimera.treasury.vault.client import VaultLedger
 
 LEDGER = "treasury/Ledger"
@@ -53,68 +40,13 @@ class LedgerActor:
         return await getattr(self._ledger, method)(*arguments)
 
 
-class ActorLedger:
+class ActorLedger(LedgerCalls):
     """The ledger's port, and the signer's, over the actor `handle`; from any process of the cluster."""
 
     role = LedgerRole.APP
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-
-    async def write(self, rows: Sequence[Row]) -> list[Outcome]:
-        return list(await self._ask("write", list(rows)))
-
-    async def account(self, account_id: str) -> Account | None:
-        found: Account | None = await self._ask("account", account_id)
-        return found
-
-    async def request(self, request_id: str) -> PaymentRequest | None:
-        found: PaymentRequest | None = await self._ask("request", request_id)
-        return found
-
-    async def decisions(self, request_id: str) -> list[CfoDecision | Approval]:
-        return list(await self._ask("decisions", request_id))
-
-    async def transfers(self, request_id: str) -> list[Transfer]:
-        return list(await self._ask("transfers", request_id))
-
-    async def balance(self, account_id: str) -> Balance:
-        found: Balance = await self._ask("balance", account_id)
-        return found
-
-    async def waiting(self, after: str = "", limit: int = 100) -> list[PaymentRequest]:
-        return list(await self._ask("waiting", after, limit))
-
-    async def caps(self) -> list[CapUse]:
-        return list(await self._ask("caps"))
-
-    async def set_cap(self, cap: Cap) -> Outcome:
-        outcome: Outcome = await self._ask("set_cap", cap)
-        return outcome
-
-    async def set_rules(self, rules: Rules) -> Outcome:
-        outcome: Outcome = await self._ask("set_rules", rules)
-        return outcome
-
-    async def stop(self, why: str, by: str) -> None:
-        await self._ask("stop", why, by)
-
-    async def resume(self, by: str) -> None:
-        await self._ask("resume", by)
-
-    async def stopped(self) -> Stop | None:
-        found: Stop | None = await self._ask("stopped")
-        return found
-
-    async def head(self) -> Head:
-        found: Head = await self._ask("head")
-        return found
-
-    async def rows(self, after: int = 0, limit: int = MAX_BATCH) -> list[tuple[int, str, dict[str, str | int], str]]:
-        return list(await self._ask("rows", after, limit))
-
-    async def decide(self, proposals: Sequence[Proposal]) -> list[Outcome]:
-        return list(await self._ask("decide", list(proposals)))
 
     async def close(self) -> None:
         """The actor goes on: others use it."""

@@ -7,7 +7,6 @@ back as `again`, so that nothing is lost or doubled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,14 @@ from pydantic import ValidationError
 
 from chimera.core.errors import (
     ChimeraError,
-    InputError,
     LedgerError,
     LedgerUnavailable,
     Overloaded,
     StorageUnavailable,
 )
 from chimera.storage.server import Disconnected, Persistence
-from chimera.treasury.ledger import MAX_BATCH, Head, LedgerRole, Row, Stop
-from chimera.treasury.signer import MAX_PROPOSALS, Proposal
-from chimera.treasury.types import (
-    Account,
-    Approval,
-    Balance,
-    Cap,
-    CapUse,
-    CfoDecision,
-    Outcome,
-    PaymentRequest,
-    Rules,
-    Transfer,
-)
+from chimera.treasury.calls import LedgerCalls
+from chimera.treasury.ledger import LedgerRole
 from chimera.treasury.vault import wire
 from chimera.treasury.vault.server import MAX_CALLS
 
@@ -48,7 +34,7 @@ ANSWER_S = 60.0
 """A vault that has not answered by then is taken for one that is out of reach."""
 
 
-class VaultLedger:
+class VaultLedger(LedgerCalls):
     """The ledger behind the vault's socket at `path`, which stands for `role`; at the app's also the signer.
 
     Of one event loop. A vault that never answered is LedgerUnavailable at once, one that did is waited for, up to 14 s.
@@ -64,76 +50,9 @@ class VaultLedger:
         self._waiting = 0
         self._closed = False
 
-    async def write(self, rows: Sequence[Row]) -> list[Outcome]:
-        if len(rows) > MAX_BATCH:
-            raise InputError(f"{len(rows)} rows are too many at once: write at most {MAX_BATCH}")
-        return await self._ask("write", list(rows)) if rows else []
-
-    async def decide(self, proposals: Sequence[Proposal]) -> list[Outcome]:
-        """As `Signer.decide`; only at the app's socket. Raises Forbidden elsewhere."""
-        if len(proposals) > MAX_PROPOSALS:
-            raise InputError(f"{len(proposals)} are too many at once: propose at most {MAX_PROPOSALS}")
-        return await self._ask("decide", list(proposals)) if proposals else []
-
     async def public_keys(self) -> wire.PublicKeys:
         """Under which keys the ledger's words are signed: of the CFO, old ones too, and of people."""
         answer: wire.PublicKeys = await self._ask("public_keys")
-        return answer
-
-    async def account(self, account_id: str) -> Account | None:
-        answer: Account | None = await self._ask("account", account_id)
-        return answer
-
-    async def request(self, request_id: str) -> PaymentRequest | None:
-        answer: PaymentRequest | None = await self._ask("request", request_id)
-        return answer
-
-    async def decisions(self, request_id: str) -> list[CfoDecision | Approval]:
-        answer: list[CfoDecision | Approval] = await self._ask("decisions", request_id)
-        return answer
-
-    async def transfers(self, request_id: str) -> list[Transfer]:
-        answer: list[Transfer] = await self._ask("transfers", request_id)
-        return answer
-
-    async def balance(self, account_id: str) -> Balance:
-        answer: Balance = await self._ask("balance", account_id)
-        return answer
-
-    async def waiting(self, after: str = "", limit: int = 100) -> list[PaymentRequest]:
-        answer: list[PaymentRequest] = await self._ask("waiting", after, limit)
-        return answer
-
-    async def caps(self) -> list[CapUse]:
-        answer: list[CapUse] = await self._ask("caps")
-        return answer
-
-    async def set_cap(self, cap: Cap) -> Outcome:
-        answer: Outcome = await self._ask("set_cap", cap)
-        return answer
-
-    async def set_rules(self, rules: Rules) -> Outcome:
-        answer: Outcome = await self._ask("set_rules", rules)
-        return answer
-
-    async def stop(self, why: str, by: str) -> None:
-        """At the app's socket as the CFO."""
-        await self._ask("stop", why, by)
-
-    async def resume(self, by: str) -> None:
-        await self._ask("resume", by)
-
-    async def stopped(self) -> Stop | None:
-        answer: Stop | None = await self._ask("stopped")
-        return answer
-
-    async def head(self) -> Head:
-        answer: Head = await self._ask("head")
-        return answer
-
-    async def rows(self, after: int = 0, limit: int = MAX_BATCH) -> list[tuple[int, str, dict[str, str | int], str]]:
-        """Fewer than `limit` may come where more would not fit into an answer; none, only at the end."""
-        answer: list[tuple[int, str, dict[str, str | int], str]] = await self._ask("rows", after, limit)
         return answer
 
     async def close(self) -> None:

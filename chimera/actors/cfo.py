@@ -103,9 +103,9 @@ class Cfo:
         """See `Desk.in_hand`."""
         return await self._desk.in_hand()
 
-    async def accounts(self) -> list[Account]:
+    async def accounts(self, after: str, limit: int) -> list[Account]:
         """See `Desk.accounts`."""
-        return await self._desk.accounts()
+        return await self._desk.accounts(after, limit)
 
     async def nudge(self) -> None:
         """See `Desk.nudge`."""

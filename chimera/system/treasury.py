@@ -60,6 +60,8 @@ APPROVAL_S = 86_400.0
 REQUEST_S = 7 * 86_400.0
 """How long a request stands unless it says otherwise."""
 MAX_RECENT = 1_000
+MAX_ACCOUNTS = 500
+"""Balances that are read at once."""
 WORK = frozenset({"pay", "settled", "nudge"})
 """What asks the desk to act; the rest only looks."""
 
@@ -207,10 +209,13 @@ class Treasury:
 
     # What there is.
 
-    async def accounts(self) -> list[AccountView]:
-        """Every account with its balance, by id."""
-        found = await self._at_desk("accounts")
-        return [AccountView(account=each, balance=await self.ledger().balance(each.id)) for each in found]
+    async def accounts(self, after: str = "", limit: int = MAX_ACCOUNTS) -> list[AccountView]:
+        """Accounts with their balances, funds first, from the first after `after` on; at most `limit`."""
+        if not 1 <= limit <= MAX_ACCOUNTS:
+            raise InputError(f"limit is from 1 to {MAX_ACCOUNTS}, not {limit}")
+        found = await self._at_desk("accounts", after, limit)
+        balances = await asyncio.gather(*(self.ledger().balance(each.id) for each in found))
+        return [AccountView(account=each, balance=its) for each, its in zip(found, balances, strict=True)]
 
     async def caps(self) -> list[CapUse]:
         return await self.ledger().caps()

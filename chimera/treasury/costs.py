@@ -17,7 +17,7 @@ from typing import Protocol
 from chimera.core.clock import Clock
 from chimera.core.errors import BudgetExceeded, ChimeraError, InputError
 from chimera.treasury.payment import Payment, PaymentState, entry_id
-from chimera.treasury.types import NANO, Account, AccountKind, Outcome, PaymentRequest, shown
+from chimera.treasury.types import NANO, Account, AccountKind, Outcome, PaymentRequest, Refused, shown
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,10 @@ class MissionCosts:
     async def _settle(self, request: PaymentRequest, spent: int) -> None:
         for left in reversed(range(SETTLE_TRIES)):
             try:
-                await self._payments.settle(request.id, spent)
+                outcome = await self._payments.settle(request.id, spent)
+                if isinstance(outcome, Refused):  # it ended otherwise: it expired, or somebody else has settled it
+                    told = f"{request.id}: {shown(spent)} were spent and are not in the ledger: {outcome.detail}"
+                    log.error("%s", told)
                 return
             except ChimeraError as error:
                 log.warning("%s is not settled yet: %s", request.id, error)

@@ -24,6 +24,7 @@ from chimera.treasury.rows import parse
 from chimera.treasury.signer import MAX_PROPOSALS, Proposal, Signer, Verdict
 from chimera.treasury.types import (
     Account,
+    AccountKind,
     Factor,
     Outcome,
     PaymentRequest,
@@ -97,8 +98,8 @@ class Desk:
         """File a request, and wait until the CFO has decided: what has become of it.
 
         Where a person has to approve, that is `waiting`; `settled` waits on. The same request again is the same
-        payment. Raises InputError for one that cannot be filed, Overloaded, LedgerError, and LedgerUnavailable, also
-        for one that is filed and has no decision within a minute: it may still get one.
+        payment. Raises InputError for one that cannot be filed or decided, Overloaded, LedgerError, and
+        LedgerUnavailable, also for one that is filed and has no decision within a minute: it may still get one.
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + DECIDE_S
@@ -113,6 +114,9 @@ class Desk:
             if isinstance(outcome, Refused):
                 raise InputError(f"{request.id} cannot be filed: {outcome.detail}")
             while (found := await self.payment(request.id)).state in (PaymentState.FILED, PaymentState.AGREED):
+                case = self._docket.cases.get(request.id)
+                if case is not None and case.undecided:
+                    raise InputError(f"{request.id} is filed, and cannot be decided: {case.undecided}")
                 if loop.time() > until_s:
                     raise LedgerUnavailable(f"{request.id} is filed, and not decided yet: ask for it again")
                 await asyncio.wait([decided], timeout=LOOK_S)
@@ -164,10 +168,12 @@ class Desk:
         self._docket.sweep(at)
         return [case.payment(at) for case in self._docket.cases.values()]
 
-    async def accounts(self) -> list[Account]:
-        """Every account, by its id."""
+    async def accounts(self, after: str, limit: int) -> list[Account]:
+        """Accounts, our funds first and then by id, from the first after `after` on; at most `limit`."""
         await self._follow()
-        return [self._docket.accounts[name] for name in sorted(self._docket.accounts)]
+        known = self._docket.accounts
+        begins = _order(known[after]) if after in known else (False, "")
+        return sorted((each for each in known.values() if _order(each) > begins), key=_order)[:limit]
 
     def nudge(self) -> None:
         """There are news in the ledger: look now."""
@@ -252,6 +258,9 @@ class Desk:
             log.warning("%s was not decided: %s", outcome.id, outcome.detail)
             if case := self._docket.cases.get(outcome.id):
                 case.tried = case.words  # until more is said of it
+                if outcome.reason is RefusalReason.FORBIDDEN:  # of no rules: others may have been decided elsewhere
+                    case.undecided = outcome.detail
+                    self._tell(outcome.id)
         return len(failed) < len(proposals)
 
     def _judge(self, request: PaymentRequest, at: int) -> Proposal:
@@ -344,6 +353,10 @@ class Desk:
 
     def _now(self) -> int:
         return int(self._clock.now() * 1_000_000)
+
+
+def _order(account: Account) -> tuple[bool, str]:
+    return account.kind is not AccountKind.FUND, account.id
 
 
 def _because(name: str, why: str) -> Factor:

@@ -24,7 +24,10 @@ from chimera.treasury.types import (
 
 @dataclass
 class Case:
-    """A request that has not come to an end. `tried` is how many words there were when it was last refused."""
+    """A request that has not come to an end.
+
+    `tried` is how many words there were when it was last refused; `undecided` is why the CFO has no word for it.
+    """
 
     request: PaymentRequest
     decision: CfoDecision | None = None
@@ -32,6 +35,7 @@ class Case:
     transfer: Transfer | None = None
     words: int = 0
     tried: int = -1
+    undecided: str = ""
 
     def payment(self, at: int) -> Payment:
         """As people see it at that moment."""
@@ -89,6 +93,11 @@ class Docket:
         payee = self.accounts.get(request.credit)
         return payee is not None and payee.kind is AccountKind.METERED
 
+    def ours(self, request: PaymentRequest) -> bool:
+        """Whether money of ours goes out, comes in, or from one fund to another."""
+        sides = (self.accounts.get(name) for name in (request.debit, request.credit))
+        return any(side is not None and side.kind is AccountKind.FUND for side in sides)
+
     def sweep(self, at: int) -> None:
         """Forget what has expired."""
         for case in list(self.cases.values()):
@@ -104,6 +113,7 @@ class Docket:
         if case is None:
             return
         case.words += 1
+        case.undecided = ""
         if isinstance(word, Approval):
             case.approvals[word.approver] = word
         else:

@@ -60,7 +60,7 @@ Month = Annotated[str, Path(pattern=r"^[0-9]{4}-[0-9]{2}$", examples=["2026-11"]
 
 @router.get("")
 async def treasury(here: Here, caller: Reader) -> TreasuryStatus:
-    """Whether anything is spent, the caps and how much of them is used, and every account with its balance."""
+    """Whether anything is spent, the caps and how much of them is used, and up to 500 accounts, our funds first."""
     async with _reached(here, caller) as found:
         return TreasuryStatus(
             stopped=await found.stopped(),

@@ -171,7 +171,8 @@ class Carrying:
             if request is None:
                 return
             await self._outbox.record(sent, GasAsked(request=request, at=head.number))
-            granted = await self._is_pending(request.id)
+            ours = request == payments.gas_request(self._network, sent.request, number, request.amount)
+            granted = ours and await self._is_pending(request.id)  # anybody can file another under such an id
             await self._outbox.record(sent, GasAnswered(id=request.id, granted=granted))
 
     async def _ask(self, sent: Sent, request: PaymentRequest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -57,15 +58,6 @@ def read_rails(folder: Path) -> tuple[RailSettings, ...]:
 
 def open_rail(settings: RailSettings, *, ledger: Ledger, outbox: Path, pay: Pay, poll_s: float = POLL_S) -> EvmPayments:
     """The rail; it sets gas aside through `pay`, the desk's. Raises StorageError where another works on `outbox`."""
-
-    async def authorise(request: PaymentRequest) -> Outcome:
-        found = await pay(request)
-        if found.state in (PaymentState.RESERVED, PaymentState.PAID):
-            return Written(id=request.id, seq=0, hash=request.digest(), again=True)
-        waits = found.state is PaymentState.WAITING
-        reason = RefusalReason.UNAPPROVED if waits else RefusalReason.FORBIDDEN
-        return Refused(id=request.id, reason=reason, detail=found.why)
-
     keys = settings.keys
     return EvmPayments(
         chain=RpcChain(url=settings.node, chain_id=settings.network.chain_id),
@@ -74,9 +66,22 @@ def open_rail(settings: RailSettings, *, ledger: Ledger, outbox: Path, pay: Pay,
         relayer=RemoteKey(keys.relayer),
         outbox=Outbox(outbox),
         network=settings.network,
-        authorise=authorise,
+        authorise=partial(set_aside, pay),
         poll_s=poll_s,
     )
+
+
+async def set_aside(pay: Pay, request: PaymentRequest) -> Outcome:
+    """What the desk makes of a request for gas. One that somebody else has filed under its id is refused, as any."""
+    try:
+        found = await pay(request)
+    except InputError as error:
+        return Refused(id=request.id, reason=RefusalReason.CONFLICT, detail=str(error))
+    if found.state in (PaymentState.RESERVED, PaymentState.PAID):
+        return Written(id=request.id, seq=0, hash=request.digest(), again=True)
+    waits = found.state is PaymentState.WAITING
+    reason = RefusalReason.UNAPPROVED if waits else RefusalReason.FORBIDDEN
+    return Refused(id=request.id, reason=reason, detail=found.why)
 
 
 def _read(file: Path) -> RailSettings:

@@ -20,11 +20,13 @@ from chimera.treasury.postgres import tables
 
 CONNECT_S = 5
 SETTINGS = """
+SET search_path = pg_catalog, pg_temp;
 SET synchronous_commit = on;
 SET statement_timeout = '60s';
 SET idle_in_transaction_session_timeout = '60s';
 SET default_transaction_isolation = 'read committed'
 """
+"""No schema is searched in which others may make functions: one that fits better would be called with our rights."""
 GOING_AWAY = ("08", "57P")  # SQLSTATE: connection exceptions; the server shuts down, crashed or starts
 RIVALRY = ("40",)  # the same of transactions that got in each other's way
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 MOST = 4 * 10**18
-"""An account's sums stay below it in all, so that no sum of two is beyond 64 bits."""
+"""What an account has with all that is to come in, or owes with all that is to go out, at most: so it fits 64 bits."""
 
 REQUESTED = "FROM asked WHERE asked.id = NEW.request_id"
 STARTS = "NEW.kind IN ('pending', 'posted')"
@@ -207,8 +207,8 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
                 "cap: with it more would be spent than may be",
             ),
             (
-                "EXISTS (SELECT 1 FROM balance WHERE account IN (asked.debit, asked.credit)"
-                f" AND abs(posted) + pending_out + pending_in + asked.amount > {MOST})",
+                "EXISTS (SELECT 1 FROM balance WHERE account IN (asked.debit, asked.credit) AND asked.amount +"
+                f" CASE account WHEN asked.debit THEN pending_out - posted ELSE posted + pending_in END > {MOST})",
                 "funds: sums of it would not fit into 64 bits",
             ),
             source=f"{REQUESTED} AND {STARTS}",

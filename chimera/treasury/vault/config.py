@@ -154,7 +154,9 @@ def read_config(path: Path) -> VaultConfig:
     with open(file, "rb") as reading:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or is_strangers(status) or status.st_mode & 0o022:
-            raise SecurityError(f"{path} can be written by others: whoever writes it, spends; chmod go-w it")
+            raise SecurityError(
+                f"{path} can be written by others: whoever writes it, spends; chown it to root, chmod go-w it"
+            )
         data = reading.read(MAX_FILE_BYTES + 1)
     try:
         if len(data) > MAX_FILE_BYTES:

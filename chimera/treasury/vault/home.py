@@ -147,9 +147,9 @@ async def init(
 ) -> VaultHome:
     """Make what is missing below `home`: folders, a key for the CFO, settings, logins. Again, it changes nothing.
 
-    With `user` (root only) the vault is to run as that user, and all of it becomes theirs. `connect` says who may
-    connect to which socket. With `superuser_url` the ledger is in that PostgreSQL database, and a login with a password
-    of its own is made there for each role. The ledger itself is made at the first start. Raises InputError,
+    With `user` (root only) the vault is to run as that user, and all but the settings becomes theirs. `connect` says
+    who may connect to which socket. With `superuser_url` the ledger is in that PostgreSQL database, and a login with a
+    password of its own is made there for each role. The ledger itself is made at the first start. Raises InputError,
     SecurityError, LedgerError, LedgerUnavailable.
     """
     if user and os.geteuid() != 0:
@@ -172,7 +172,7 @@ async def init(
         url = _without_login(superuser_url) if superuser_url else ""
         _write_new(place.config, template(told, url), 0o644)
     if user:
-        _give(place.folder, user)
+        _give(place, user)
     return place
 
 
@@ -241,12 +241,16 @@ def _write_new(path: Path, text: str, mode: int) -> None:
         os.close(folder)
 
 
-def _give(folder: Path, user: str) -> None:
-    """All of the folder to that user; links are not followed. Raises InputError."""
+def _give(place: VaultHome, user: str) -> None:
+    """All of the folder to that user; links are not followed. Raises InputError.
+
+    The settings stay root's: everybody goes by them, so nobody else may write them.
+    """
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
         raise InputError(f"there is no user {user!r:.60}: make one (useradd --system), or leave it out") from None
-    for at, folders, files in os.walk(folder):
+    for at, folders, files in os.walk(place.folder):
         for name in (at, *(os.path.join(at, each) for each in (*folders, *files))):
-            os.chown(name, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+            if name != str(place.config):
+                os.chown(name, entry.pw_uid, entry.pw_gid, follow_symlinks=False)

@@ -17,12 +17,20 @@ from chimera.treasury.ledger import MAX_BATCH, Ledger
 from chimera.treasury.policy import Policy, judge
 from chimera.treasury.risk import assess
 from chimera.treasury.rows import parse
-from chimera.treasury.types import Approval, CfoDecision, PaymentRequest, Rules
+from chimera.treasury.types import Approval, CfoDecision, Factor, PaymentRequest, Rules
 from chimera.treasury.vault.decide import Opinion
 
 MAX_CASES = 50_000
 """Open requests that are kept at hand; older ones are read from the ledger when they are asked for."""
 SWEEP_US = 60_000_000
+
+STRANGERS = Factor(
+    name="strangers",
+    value=1.0,
+    weight=1.0,
+    why="neither account is a fund of ours: what others pay each other is theirs",
+)
+"""It would count towards no cap, and need nobody, whatever the accounts are called."""
 
 
 class LedgerRecords:
@@ -81,8 +89,10 @@ class LedgerRecords:
         """By risk and policy; the ledger's own limit besides, whatever these say."""
         rules = self._docket.rules[request.currency]
         found = assess(request, self._history, at=at)
-        verdict = judge(request, found, rules=rules, policy=self._policy)
-        return Opinion(verdict, found.risk, found.factors, _asks_above(self._history.flow(request), rules))
+        asks_above = _asks_above(self._history.flow(request), rules)
+        if not self._docket.ours(request):
+            return Opinion("refused", found.risk, (STRANGERS, *found.factors), asks_above)
+        return Opinion(judge(request, found, rules=rules, policy=self._policy), found.risk, found.factors, asks_above)
 
     def _take(self, table: str, told: dict[str, str | int]) -> None:
         try:

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ MAX_CONNECTIONS = 128
 """Of one socket."""
 MAX_CALLS = 32
 """Of one connection, at once. The next is read when one is answered."""
+SHARED = frozenset({"write", "decide"})
+"""Calls of a connection that go on side by side; its others are answered in turn."""
 SEND_S = 30.0
 MAX_PATH = 107
 """Bytes of a Unix socket's path."""
@@ -179,6 +181,7 @@ class _Connection:
         self._answer = answer
         self._door = door
         self._free = asyncio.Semaphore(MAX_CALLS)
+        self._reading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
@@ -197,24 +200,31 @@ class _Connection:
 
     async def _call(self, ask: wire.Ask) -> None:
         try:
-            try:
-                answer = await self._answer(self._door, ask.call, wire.called(ask))
-                frame = wire.answering(ask.id, ask.call, answer)
-            except ChimeraError as error:
-                frame = wire.failing(ask.id, error)
-            except Exception as error:
-                log.exception("the call %s", ask.call)
-                told = f"the vault failed at {ask.call} ({type(error).__name__}): its log says more"
-                frame = wire.failing(ask.id, LedgerError(told))
-            self._writer.write(wire.framed(frame))
-            try:
-                async with asyncio.timeout(SEND_S):
-                    await self._writer.drain()
-            except (TimeoutError, ConnectionError):
-                with suppress(Exception):
-                    self._writer.transport.abort()
+            # An answer may be large: who takes none of theirs would have the vault keep them all.
+            async with nullcontext() if ask.call in SHARED else self._reading:
+                await self._send(await self._frame(ask))
         finally:
             self._free.release()
+
+    async def _frame(self, ask: wire.Ask) -> bytes:
+        try:
+            answer = await self._answer(self._door, ask.call, wire.called(ask))
+            return wire.answering(ask.id, ask.call, answer)
+        except ChimeraError as error:
+            return wire.failing(ask.id, error)
+        except Exception as error:
+            log.exception("the call %s", ask.call)
+            told = f"the vault failed at {ask.call} ({type(error).__name__}): its log says more"
+            return wire.failing(ask.id, LedgerError(told))
+
+    async def _send(self, frame: bytes) -> None:
+        self._writer.write(wire.framed(frame))
+        try:
+            async with asyncio.timeout(SEND_S):
+                await self._writer.drain()
+        except (TimeoutError, ConnectionError):
+            with suppress(Exception):
+                self._writer.transport.abort()
 
 
 def peer(writer: asyncio.StreamWriter) -> int:

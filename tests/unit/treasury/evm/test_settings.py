@@ -13,7 +13,7 @@ from chimera.treasury.evm.settings import HolderHome
 from chimera.treasury.evm.types import Network
 
 DOCS = Path(__file__).parents[4] / "docs/treasury-chain.md"
-[SHOWN] = re.findall(r"```yaml\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
+SHOWN, *_ = re.findall(r"```yaml\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
 SAFE = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 
 

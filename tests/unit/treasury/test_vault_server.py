@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -200,7 +201,8 @@ def _as_user(uid: int, path: Path, data: bytes) -> str:
             with socket.socket(socket.AF_UNIX) as end:
                 end.settimeout(20)
                 end.connect(str(path))
-                end.sendall(data)
+                with contextlib.suppress(BrokenPipeError):  # who is refused is told so, and not listened to
+                    end.sendall(data)
                 os.write(writes, end.recv(10_000))
         except BaseException as error:
             os.write(writes, repr(error).encode())

@@ -198,6 +198,18 @@ class ChainError(ChimeraError):
     """The blockchain refused, or could not be asked."""
 
 
+class ChainUnavailable(ChainError):
+    """The blockchain's node does not answer. What was sent to it may have arrived or not."""
+
+
+class ChainReverts(ChainError):
+    """The blockchain would not carry out a transaction."""
+
+
+class ChainMissing(ChainError):
+    """The blockchain's node knows no such transaction."""
+
+
 class StaleMetagraph(ChainError):
     """What is known of the subnet is too old to set weights by: read it again."""
 
@@ -313,3 +325,7 @@ class LedgerError(ChimeraError):
 
 class LedgerUnavailable(LedgerError):
     """The ledger's database is out of reach. What was being written may be there or not: writing it again is safe."""
+
+
+class WireError(SecurityError):
+    """What came over a socket of the treasury is no call: the connection is of no use any more."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from chimera.core.errors import ChainError, InputError, MissingExtra
+from chimera.core.errors import ChainError, ChainMissing, ChainReverts, ChainUnavailable, InputError, MissingExtra
 from chimera.storage.url import hide_password
 from chimera.treasury.evm.port import MAX_LOGS, Block, Log, Receipt
 
@@ -74,7 +74,7 @@ class RpcChain:
         call: Any = {"from": _address(sender), "to": _address(to), "data": data, "value": 0}
         try:
             return int(await self._read(lambda: self._eth.estimate_gas(call)))
-        except _Reverts:
+        except ChainReverts:
             return None
 
     async def call(self, to: str, data: str, at: int | None = None) -> bytes:
@@ -88,14 +88,14 @@ class RpcChain:
     async def known(self, tx_hash: str) -> bool:
         try:
             await self._read(lambda: self._eth.get_transaction(_hash(tx_hash)))
-        except _Missing:
+        except ChainMissing:
             return False
         return True
 
     async def receipt(self, tx_hash: str) -> Receipt | None:
         try:
             found = await self._read(lambda: self._eth.get_transaction_receipt(_hash(tx_hash)))
-        except _Missing:
+        except ChainMissing:
             return None
         return Receipt(
             tx_hash=tx_hash,
@@ -149,7 +149,7 @@ class RpcChain:
         for _ in range(TRIES - 1):
             try:
                 return await self._once(ask)
-            except _Unreachable:
+            except ChainUnavailable:
                 await asyncio.sleep(pause_s)
                 pause_s *= 2
         return await self._once(ask)
@@ -159,27 +159,15 @@ class RpcChain:
             async with asyncio.timeout(self._timeout_s):
                 return await ask()
         except ContractLogicError as error:
-            raise _Reverts(f"{self._where}: it would revert: {_said(error)}") from None
+            raise ChainReverts(f"{self._where}: it would revert: {_said(error)}") from None
         except TransactionNotFound:
-            raise _Missing(f"{self._where} knows no such transaction") from None
+            raise ChainMissing(f"{self._where} knows no such transaction") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _Unreachable(
+            raise ChainUnavailable(
                 f"{self._where} does not answer ({type(error).__name__}): is it up, and is its address right?"
             ) from None
         except (Web3Exception, ValueError, KeyError, TypeError) as error:
             raise ChainError(f"{self._where}: {_said(error)}") from None
-
-
-class _Reverts(ChainError):
-    pass
-
-
-class _Missing(ChainError):
-    pass
-
-
-class _Unreachable(ChainError):
-    pass
 
 
 def _said(error: Exception) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chimera.core.errors import ChimeraError, Forbidden, InputError, LedgerError, Overloaded
+from chimera.core.errors import ChimeraError, Forbidden, InputError, LedgerError, Overloaded, WireError
 from chimera.treasury.ledger import MAX_BATCH, Ledger, LedgerRole, Row
 from chimera.treasury.signer import MAX_PROPOSALS, Proposal, Signer
 from chimera.treasury.types import Approval, Outcome, RefusalReason, Refused
@@ -127,7 +127,7 @@ class VaultServer:
             there.add(task)
             await _Connection(writer, self._answer, door).serve(reader)
         except (ChimeraError, TimeoutError) as error:
-            why = error if isinstance(error, ChimeraError) else wire.WireError("half a call came, and no more")
+            why = error if isinstance(error, ChimeraError) else WireError("half a call came, and no more")
             writer.write(wire.framed(wire.failing(0, why)))
         except ConnectionError:
             pass

@@ -16,7 +16,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from chimera.core import errors
-from chimera.core.errors import ChimeraError, InputError, LedgerError, SecurityError
+from chimera.core.errors import ChimeraError, InputError, LedgerError, WireError
 from chimera.core.types import Frozen
 from chimera.treasury.ledger import MAX_BATCH, Head, Row, Stop
 from chimera.treasury.signer import MAX_PROPOSALS, Proposal
@@ -117,10 +117,6 @@ FORMS: Mapping[str, tuple[Any, Any]] = {
 _ERRORS = {
     name: each for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, ChimeraError)
 }
-
-
-class WireError(SecurityError):
-    """What came is no frame: the connection is of no use any more."""
 
 
 class Ask(Frozen):

@@ -29,7 +29,8 @@ BY_NAME |= {"create_subprocess_exec", "create_subprocess_shell", "popen", "syste
 """Of asyncio and os, which everybody imports."""
 HARMLESS = {"urllib.parse"}
 OWN = set(
-    "actors anomaly api arena cli client core healing http_client llm reload security storage swarm system treasury".split()
+    "actors anomaly api arena cli client core healing http_client llm reload security storage swarm".split()
+    + ["system", "treasury"]
 )
 """Packages that talk to Chimera's own users, machines and models. What else there is, is for the public."""
 

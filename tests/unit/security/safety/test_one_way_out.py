@@ -28,10 +28,8 @@ BY_NAME = {"open_connection", "open_unix_connection", "create_connection", "crea
 BY_NAME |= {"create_subprocess_exec", "create_subprocess_shell", "popen", "system", "posix_spawn", "execv", "execve"}
 """Of asyncio and os, which everybody imports."""
 HARMLESS = {"urllib.parse"}
-OWN = set(
-    "actors anomaly api arena cli client core healing http_client llm reload security storage swarm".split()
-    + ["system", "treasury"]
-)
+OWN = set("actors anomaly api arena cli client core healing http_client llm reload security storage".split())
+OWN |= {"swarm", "system", "treasury"}
 """Packages that talk to Chimera's own users, machines and models. What else there is, is for the public."""
 
 

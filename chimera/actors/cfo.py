@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ CFO = "treasury/CFO"
 
 MAX_WAIT_S = 60.0
 TEND_S = 10.0
+MAX_SWARMS = 64
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +52,13 @@ class Cfo:
         self._ledger = ActorLedger(_ledger_actor())
         self._clock = SystemClock()
         self._breaker = Breaker(limits)
-        self._reputation: dict[str, float] = {}
+        self._reputations: OrderedDict[str, dict[str, float]] = OrderedDict()
         self._desk = Desk(
             ledger=self._ledger,
             signer=self._ledger,
             clock=self._clock,
             policy=policy,
-            reputation=self._reputation.get,
+            reputation=self._reputation,
         )
         self._chains = tuple(chains)
         self._outboxes = outboxes
@@ -111,10 +113,16 @@ class Cfo:
         """See `Desk.nudge`."""
         self._desk.nudge()
 
-    async def repute(self, scores: dict[str, float]) -> None:
-        """What is known of agents now, from 0 to 1; those who are not named are not known."""
-        self._reputation.clear()
-        self._reputation.update(scores)
+    async def repute(self, swarm: str, scores: dict[str, float]) -> None:
+        """What a swarm knows of its agents now, from 0 to 1; those who are not named are not known."""
+        self._reputations[swarm] = scores
+        self._reputations.move_to_end(swarm)
+        if len(self._reputations) > MAX_SWARMS:
+            self._reputations.popitem(last=False)
+
+    def _reputation(self, agent: str) -> float | None:
+        """The lowest, where several swarms have one of that name."""
+        return min((known[agent] for known in self._reputations.values() if agent in known), default=None)
 
     def _rail(self, chain: RailSettings) -> EvmPayments:
         from chimera.treasury.evm.rail import open_rail

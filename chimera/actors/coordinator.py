@@ -390,10 +390,10 @@ class Coordinator:
             await asyncio.sleep(PULSE_S)
             try:
                 managers = await self._crew.status()
-                activity = self._activity()
-                self._missions_per_s = activity.rates.missions_per_s
+                self._missions_per_s = (activity := self._activity()).rates.missions_per_s
                 nodes = await asyncio.to_thread(scaling.nodes)
                 self._metrics.publish(overview(self._swarm, activity, managers, nodes))
                 await scaler.step(activity, managers, self._clock.monotonic())
+                await self._expenses.repute(self._crew.reputations)
             except Exception:
                 log.exception("the pulse missed a beat")

@@ -20,6 +20,7 @@ from chimera.core.errors import NotBegun, PolicyError
 from chimera.core.types import FailureKind
 from chimera.swarm.attempt import NO_LIMIT, Appraisal, Attempt, Report
 from chimera.swarm.policy import Seat
+from chimera.swarm.reputation import beliefs_of, summary
 from chimera.swarm.routing import Router
 from chimera.swarm.tally import Tally
 
@@ -332,6 +333,15 @@ class Crew:
         gone = missions.keys() - {attempt.id for attempt in again}
         lost = [Report(id_, missions[id_], failure=FailureKind.LOST, detail="its manager died") for id_ in gone]
         await self._heard([*lost, *self.dispatch(again)], lambda: None)
+
+    def reputations(self) -> dict[str, float]:
+        """Of each agent that was ever appraised, over all its skills, as its manager last told."""
+        return {
+            agent_id: summary(beliefs, max((belief.at for belief in beliefs), default=0.0))[0]
+            for member in self._members.values()
+            for agent_id, skills in member.standing.items()
+            for beliefs in [list(beliefs_of(skills).values())]
+        }
 
     async def _remember(self) -> None:
         """Keep the agents' standing where a manager's death does not touch it."""

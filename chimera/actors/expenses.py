@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from heapq import nsmallest
+from operator import itemgetter
 from typing import Any
 
 from chimera.actors import cluster
@@ -25,6 +27,10 @@ from chimera.treasury.payment import Payment
 from chimera.treasury.types import Account, Outcome, PaymentRequest
 
 log = logging.getLogger(__name__)
+
+REPUTE_S = 30.0
+MAX_REPUTED = 1_000
+"""Agents, those of the lowest reputation: it counts only where it is low."""
 
 
 class CfoPayments:
@@ -55,6 +61,9 @@ class Expenses:
 
     def __init__(self, *, swarm: str, settings: Settings, clock: Clock) -> None:
         self._settings, self._clock = settings, clock
+        self._swarm = swarm
+        self._clock = clock
+        self._repute_at_s = 0.0
         self._costs = (
             MissionCosts(payments=CfoPayments(), swarm=swarm, fund=settings.treasury_fund, clock=clock)
             if settings.treasury_fund
@@ -97,6 +106,13 @@ class Expenses:
         """See `MissionCosts.settle`."""
         if self._costs is not None:
             self._costs.settle(mission_id, spent_usd)
+
+    async def repute(self, reputations: Callable[[], dict[str, float]]) -> None:
+        """Let the CFO know, now and then, how far the agents are to be trusted that ask for money."""
+        if self._costs is not None and self._clock.monotonic() >= self._repute_at_s:
+            self._repute_at_s = self._clock.monotonic() + REPUTE_S
+            lowest = nsmallest(MAX_REPUTED, reputations().items(), key=itemgetter(1))
+            await _ask("repute", self._swarm, dict(lowest))
 
     async def close(self) -> None:
         if self._costs is not None:

@@ -38,6 +38,37 @@ _NAMED = "key-id: "
 W = TypeVar("W", bound=Signed)
 
 
+def write_key(path: Path, data: bytes) -> None:
+    """A secret in a new file (mode 0600), durably. Its folder is made for the owner alone if it is not there.
+
+    Raises SecurityError for a folder that others can write to or read, and InputError if the file is there.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _private_only(path.parent)
+    try:
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise InputError(f"{path} is there already: a key is never written over") from None
+    with open(file, "wb") as writing:
+        writing.write(data)
+        writing.flush()
+        os.fsync(writing.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def verifies(public: bytes, signature: str, payload: bytes) -> bool:
+    """Whether an Ed25519 signature, in hex, is good under that public key."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(signature), payload)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
 class SigningKey(Protocol):
     """Signs, and does not show how."""
 
@@ -69,28 +100,11 @@ class FileKey:
 
     @classmethod
     def create(cls, path: Path, key_id: str, passphrase: str = "") -> FileKey:
-        """A new key in a new file, durably. Its folder is made for the owner alone if it is not there.
-
-        Raises SecurityError for a folder that others can write to or read, and InputError if the file is there.
-        """
+        """A new key in a new file. Raises what `write_key` does."""
         key = cls(key_id, Ed25519PrivateKey.generate())
         cipher = _cipher(passphrase)
         pem = key._private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _private_only(path.parent)
-        try:
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            raise InputError(f"{path} is there already: a key is never written over") from None
-        with open(file, "wb") as writing:
-            writing.write(f"{_NAMED}{key_id}\n".encode() + pem)
-            writing.flush()
-            os.fsync(writing.fileno())
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_key(path, f"{_NAMED}{key_id}\n".encode() + pem)
         return key
 
     @classmethod

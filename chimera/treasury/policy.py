@@ -53,7 +53,7 @@ def grounds(request: PaymentRequest, assessment: Assessment, *, rules: Rules, po
         found.append(Ground(verdict="ask", why=f"the category {request.category} is critical"))
     if request.credit in policy.critical_payees:
         found.append(Ground(verdict="ask", why=f"the payee {request.credit} is critical"))
-    limit = _limit(assessment.flow, rules)
+    limit = asks_above(assessment.flow, rules)
     beside = assessment.beside if assessment.flow is not Flow.METERED else 0
     if limit is not None and request.amount + beside > limit:
         alone = request.amount > limit
@@ -68,8 +68,11 @@ def judge(request: PaymentRequest, assessment: Assessment, *, rules: Rules, poli
     return max((each.verdict for each in found), key=STRICTNESS.index, default="approved")
 
 
-def _limit(flow: Flow, rules: Rules) -> int | None:
-    """Above what amount a person has to approve."""
+def asks_above(flow: Flow, rules: Rules) -> int | None:
+    """Above what amount a person has to approve; None: whatever it is, nobody has to.
+
+    Who is paid by use may get what filled the mission's fund.
+    """
     match flow:
         case Flow.INCOME:
             return None

@@ -14,10 +14,12 @@ import pytest_asyncio
 
 from chimera import AgentSpec, Settings, SwarmCoordinator, Task
 from chimera.actors import cluster
+from chimera.actors.cfo import CFO
+from chimera.actors.ledger import ask
 from chimera.core.errors import BudgetExceeded, LedgerUnavailable
 from chimera.core.types import Budget
 from chimera.treasury.costs import MODELS
-from chimera.treasury.types import NANO, Cap, Transfer, TransferKind, Window
+from chimera.treasury.types import NANO, Account, AccountKind, Cap, Transfer, TransferKind, Window
 from tests.actors.in_process import until
 from tests.cluster import treasury_chaos as chaos
 from tests.cluster.treasury_chaos import House
@@ -143,3 +145,23 @@ async def posted_of(house: House, swarm: SwarmCoordinator) -> int:
 
 async def test_the_audit_of_all_that_finds_nothing(house: House, swarm: SwarmCoordinator) -> None:
     assert (await house.treasury.verify()).ok
+
+
+async def test_what_a_swarm_knows_of_an_agent_counts_when_it_asks_for_money(house: House) -> None:
+    for name in ("payee-1", "payee-2"):
+        await house.treasury.add_account(Account(id=name, kind=AccountKind.OUTSIDE))
+    await ask(cluster.find(CFO), "repute", "some-swarm", {"shady-1": 0.02})
+    pay = house.treasury.pay
+    honest = await pay(debit="cash", credit="payee-1", amount="1.00", category="one", requester="honest-1")
+    shady = await pay(debit="cash", credit="payee-2", amount="3.00", category="two", requester="shady-1")
+    assert honest.decision is not None and shady.decision is not None
+    assert honest.decision.risk < 0.5 < shady.decision.risk
+
+
+async def test_a_swarm_tells_the_cfo_whom_it_does_not_trust(swarm: SwarmCoordinator) -> None:
+    handle = cluster.find(CFO)
+
+    async def told() -> bool:
+        return swarm.name in await handle.__ray_call__.remote(lambda cfo: list(cfo._reputations))
+
+    await until(told, 60.0)

@@ -27,7 +27,7 @@ from chimera.system.mission_outcomes import read_with_outcomes
 from chimera.system.treasury import Treasury, running
 from chimera.treasury.anchors import HeadAnchor, anchor, read_anchors
 from chimera.treasury.auditing import audit_ledger
-from chimera.treasury.keys import FileKey
+from chimera.treasury.keys import FileKey, verifies
 from chimera.treasury.payment import Payment, PaymentState
 from chimera.treasury.statement_lines import Statement, csv_head, csv_line
 from chimera.treasury.types import Account, AccountKind, Cap, Id, Window, nano
@@ -194,7 +194,7 @@ def verify(anchors: Path | None, *, as_json: bool) -> int:
             public = {key_id: key for theirs in (keys.cfo, *keys.people.values()) for key_id, key in theirs.items()}
 
             def good(kept: HeadAnchor) -> bool:
-                return kept.key_id in public and views.verifies(public[kept.key_id], kept.signature, kept.payload())
+                return kept.key_id in public and verifies(public[kept.key_id], kept.signature, kept.payload())
 
             known = read_anchors(anchors, good) if anchors else ()
             report = await audit_ledger(ledger, verify=keys.verify, anchors=known)

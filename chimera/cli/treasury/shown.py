@@ -123,18 +123,6 @@ def report(found: LedgerAudit) -> None:
         )
 
 
-def verifies(public: bytes, signature: str, payload: bytes) -> bool:
-    """Whether an Ed25519 signature, in hex, is good."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(signature), payload)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
 def moment(at_us: int) -> str:
     """A time, UTC."""
     return datetime.fromtimestamp(min(at_us, 253_402_300_799_000_000) / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")

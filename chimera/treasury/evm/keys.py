@@ -6,14 +6,13 @@ libsecp256k1 (coincurve) signs: it is many times faster than Python, and takes t
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import NoReturn
 
 from chimera.core.errors import InputError, MissingExtra, SecurityError
 from chimera.treasury.evm.types import Envelope, SafeSignature, Sealed
-from chimera.treasury.keys import private_text
+from chimera.treasury.keys import private_text, write_key
 
 try:
     from coincurve import PrivateKey
@@ -41,24 +40,11 @@ class EvmKey:
     def create(cls, path: Path, passphrase: str = "") -> EvmKey:
         """A new key in a new file (mode 0600): raw, or with a passphrase a keystore (version 3). Durable on return.
 
-        Raises InputError if the file is there.
+        Raises what `write_key` does.
         """
         key = cls(secrets.token_bytes(KEY_BYTES))
         text = json.dumps(Account.encrypt(key._key.secret, passphrase)) if passphrase else key._key.secret.hex()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            raise InputError(f"{path} is there already: a key is never written over") from None
-        with open(file, "w") as writing:
-            writing.write(text + "\n")
-            writing.flush()
-            os.fsync(writing.fileno())
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_key(path, f"{text}\n".encode())
         return key
 
     @classmethod

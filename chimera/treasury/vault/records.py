@@ -12,9 +12,9 @@ from chimera.core.errors import LedgerError
 from chimera.treasury.breaker import Breaker, BreakerLimits
 from chimera.treasury.chain import GENESIS, broken
 from chimera.treasury.docket import Case, Docket
-from chimera.treasury.history import Flow, History
+from chimera.treasury.history import History
 from chimera.treasury.ledger import MAX_BATCH, Ledger
-from chimera.treasury.policy import Policy, judge
+from chimera.treasury.policy import Policy, asks_above, judge
 from chimera.treasury.risk import assess
 from chimera.treasury.rows import parse
 from chimera.treasury.types import Approval, CfoDecision, Factor, PaymentRequest, Rules
@@ -89,10 +89,10 @@ class LedgerRecords:
         """By risk and policy; the ledger's own limit besides, whatever these say."""
         rules = self._docket.rules[request.currency]
         found = assess(request, self._history, at=at)
-        asks_above = _asks_above(self._history.flow(request), rules)
+        limit = asks_above(self._history.flow(request), rules)
         if not self._docket.ours(request):
-            return Opinion("refused", found.risk, (STRANGERS, *found.factors), asks_above)
-        return Opinion(judge(request, found, rules=rules, policy=self._policy), found.risk, found.factors, asks_above)
+            return Opinion("refused", found.risk, (STRANGERS, *found.factors), limit)
+        return Opinion(judge(request, found, rules=rules, policy=self._policy), found.risk, found.factors, limit)
 
     def _take(self, table: str, told: dict[str, str | int]) -> None:
         try:
@@ -105,14 +105,3 @@ class LedgerRecords:
         self._at = at
         if len(self._docket.cases) > MAX_CASES:
             del self._docket.cases[next(iter(self._docket.cases))]
-
-
-def _asks_above(flow: Flow, rules: Rules) -> int | None:
-    """The amount above which a person has to approve. Who is paid by use may get what filled the mission's fund."""
-    match flow:
-        case Flow.INCOME:
-            return None
-        case Flow.METERED:
-            return rules.dual_over
-        case _:
-            return min(rules.ask_over, rules.dual_over)

@@ -106,6 +106,7 @@ class Swarm:
                 done.append(True)
                 if (failure := act()) is not None:
                     raise failure
+                await asyncio.sleep(0)  # if `act` ended this process, it goes no further
             await note(*facts)
 
         actor._reloads._note = noting

@@ -18,7 +18,7 @@ from chimera.arena import PACKAGES
 from chimera.core.config import Settings
 from chimera.core.errors import InputError, MissingExtra
 from chimera.core.types import Frozen
-from chimera.system.whole_file import write_whole
+from chimera.storage.whole_file import write_whole
 
 PREFIX = "champion:"
 

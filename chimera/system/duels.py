@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from chimera.core.errors import InputError, NotThere, StorageError, StorageUnavailable
 from chimera.core.types import Frozen, Share
-from chimera.system.whole_file import write_whole
+from chimera.storage.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 

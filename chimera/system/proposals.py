@@ -19,7 +19,7 @@ from chimera.healing.failure import Failure
 from chimera.healing.judge import Verdict
 from chimera.healing.patch import CodePatch, edited
 from chimera.system.metacognition import Decision
-from chimera.system.whole_file import write_whole
+from chimera.storage.whole_file import write_whole
 
 MAX_ASKED = 100
 """Patches that wait for a person."""

@@ -40,7 +40,7 @@ def write(options: list[str]) -> int:
         out = Path(folder) / "constraints.txt"
         if constraints.exists():
             out.write_text(constraints.read_text())
-        command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--all-extras", "--strip-extras"]
+        command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--extra=all", "--strip-extras"]
         command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
         command += ["--no-emit-trusted-host", f"--output-file={out}", *options, "pyproject.toml"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)

@@ -26,8 +26,14 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text().splitlines()
 PINS = dict(line.split("==") for line in CONSTRAINTS if not line.startswith("#"))
 
 
+FLOWER = dict(line.split("==") for line in (ROOT / ".ci/flower.txt").read_text().splitlines() if "#" not in line)
+APART = {"federation"}
+"""What `make install` brings in without its bounds: see .ci/flower.txt."""
+
+
 def asked() -> list[Requirement]:
-    extras = (name for extra, names in PROJECT["optional-dependencies"].items() if extra != "all" for name in names)
+    others = {"all", *APART}
+    extras = (name for extra, names in PROJECT["optional-dependencies"].items() if extra not in others for name in names)
     return [Requirement(name) for name in (*PROJECT["dependencies"], *extras)]
 
 
@@ -39,7 +45,14 @@ def test_every_extra_is_in_all() -> None:
     extras = dict(PROJECT["optional-dependencies"])
     (everything,) = (Requirement(name) for name in extras.pop("all"))
     assert everything.name == PROJECT["name"]
-    assert everything.extras == set(extras)
+    assert everything.extras == set(extras) - APART
+
+
+def test_flower_is_installed_as_the_extra_asks_for_it() -> None:
+    for name in PROJECT["optional-dependencies"]["federation"]:
+        assert Requirement(name).specifier.contains(FLOWER[Requirement(name).name])
+    for name, pinned in FLOWER.items():
+        assert version(name) == pinned
 
 
 def test_the_wheel_holds_the_package_and_its_typing_marker(tmp_path: Path) -> None:
@@ -94,7 +107,7 @@ def test_pins_are_fresh_and_stale_ones_are_noticed(tmp_path: Path) -> None:
     pyproject = tmp_path / "pyproject.toml"
     pyproject.write_text(pyproject.read_text() + "\n[tool.another]\nkey = 1\n")
     assert fresh(tmp_path).returncode == 0, "only what decides the installation counts"
-    pyproject.write_text(pyproject.read_text().replace('"rich>=15,<16"', '"rich>=15.1,<16"'))
+    pyproject.write_text(pyproject.read_text().replace('"rich>=14,<16"', '"rich>=14.1,<16"'))
     stale = fresh(tmp_path)
     assert stale.returncode == 1
     assert "make lock" in stale.stderr

@@ -329,3 +329,11 @@ class LedgerUnavailable(LedgerError):
 
 class WireError(SecurityError):
     """What came over a socket of the treasury is no call: the connection is of no use any more."""
+
+
+class PrivacyError(ChimeraError):
+    """A release that the privacy budget does not allow, or a model that leaks more than it claims."""
+
+
+class ProofError(ChimeraError):
+    """A proof, a key or a claim that is not accepted. The message says which part does not hold."""

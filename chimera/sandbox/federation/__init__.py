@@ -1,0 +1,1 @@
+"""Many sandboxes train one generator: Flower's strategies over the swarm's own calls, or over a SuperLink."""

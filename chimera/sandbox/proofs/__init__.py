@@ -1,0 +1,1 @@
+"""Zero-knowledge proofs about committed batches: research-grade, unaudited. See `chimera.sandbox.proofs.claim`."""

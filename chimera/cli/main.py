@@ -14,6 +14,7 @@ from chimera.cli.certs import certs
 from chimera.cli.heal import heal
 from chimera.cli.heart import heart
 from chimera.cli.reload import reload
+from chimera.cli.sandbox.main import sandbox
 from chimera.cli.security import security
 from chimera.cli.serve import serve
 from chimera.cli.treasury.main import treasury
@@ -41,6 +42,7 @@ app.add_typer(certs)
 app.add_typer(heal)
 app.add_typer(heart)
 app.add_typer(anomaly)
+app.add_typer(sandbox)
 app.add_typer(security)
 app.add_typer(treasury)
 app.command()(watch)

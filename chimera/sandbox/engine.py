@@ -21,6 +21,7 @@ from chimera.core.types import Frozen
 from chimera.sandbox.batches import ThreatBatch, generate_threats
 from chimera.sandbox.gan import Gan, pick_device
 from chimera.sandbox.model import Model, kept, packed, privacy_of, restored, unpacked
+from chimera.sandbox.privacy.gaussian import sigma_for
 from chimera.sandbox.privacy.kept import KeptLedger
 from chimera.sandbox.privacy.ledger import PrivacyLedger, Release, noise_for
 from chimera.sandbox.privacy.moments import Moments, release_counts, release_moments
@@ -34,7 +35,7 @@ RESERVED = 25
 many too much, and none too little."""
 
 COUNTS_SHARE = 0.05
-"""The share of epsilon that the class counts may use on their own."""
+"""Of the budget, as `latent_share` is: with less, a few hundred records would have their classes' shares wrong."""
 
 COUNTS, MOMENTS, DISCRIMINATOR = "class counts", "moments", "discriminator"
 
@@ -320,9 +321,10 @@ class AdversarialEngine:
     def _released(self) -> tuple[Moments, float]:
         """Class counts and moments, each within its share, and the noise with which the steps stay within the rest."""
         settings, delta = self.settings, self.settings.delta
+        together = sigma_for(epsilon=settings.epsilon, delta=delta)
 
         def noise(share: float) -> float:
-            return noise_for(epsilon=share * settings.epsilon, delta=delta, sample_rate=1.0, steps=1)
+            return together / math.sqrt(share)
 
         counts = np.array([float(len(self.table))])
         if self.table.schema.classes:

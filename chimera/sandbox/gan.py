@@ -150,7 +150,7 @@ class Gan:
         return float(loss.detach())
 
     def released(self) -> Tensor:
-        """(parameters,) all that the discriminator's last step took of the data: the sum of gradients, with its noise."""
+        """(parameters,) all that the last step of the discriminator took of the data: a sum of gradients, and noise."""
         batch = self._settings.batch
         return torch.cat([p.grad.flatten() for p in self._parameters if p.grad is not None]) * batch
 
@@ -170,7 +170,8 @@ class Gan:
 
         each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0))(weights, real, fake, classes)
         flat = torch.cat([gradient.flatten(1) for gradient in each.values()], dim=1)
-        return flat * (self._settings.clip / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp(max=1.0)
+        clipped: Tensor = flat * (self._settings.clip / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp(max=1.0)
+        return clipped
 
     def _freeze(self, frozen: bool) -> None:
         if self._hooks is not None:

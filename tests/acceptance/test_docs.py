@@ -71,11 +71,15 @@ CHIMERA_ELSEWHERE = (
     "keys list",
     "keys revoke",
     "treasury",
+    "sandbox",
 )
 """These need a swarm, a mission, a model or a server: the tests of ELSEWHERE run them."""
 
 ELSEWHERE = (
-    *(f"acceptance/test_{name}.py" for name in ("missions", "watch", "heal", "heal_run", "heart", "audit", "treasury")),
+    *(
+        f"acceptance/test_{name}.py"
+        for name in ("missions", "watch", "heal", "heal_run", "heart", "audit", "treasury", "sandbox")
+    ),
     "acceptance/test_security_evaluate.py",
     "cluster/test_reload_cli.py",
     "cluster/test_serve.py",

@@ -6,7 +6,7 @@ correction that all of them make to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,7 @@ def open_gan(context: Context) -> GanTrainer:
     return GanTrainer(AdversarialEngine(table, GanSettings.model_validate_json(settings), folder=Path(folder)))
 
 
-def table_of(config: dict[str, bool | int | float | str]) -> Table:
+def table_of(config: Mapping[str, bool | int | float | str]) -> Table:
     """The records of a node: see `open_gan`. Raises InputError."""
     data, schema, part, parts = (config.get(key) for key in ("data", "schema", "part", "parts"))
     if isinstance(data, str) and data in NAMES:

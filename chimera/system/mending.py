@@ -13,9 +13,9 @@ from pathlib import Path
 
 from chimera.core.errors import HealingError, InputError, MissionError
 from chimera.healing.apply import Applied, apply, roll_back
+from chimera.storage.whole_file import write_whole
 from chimera.system.loading import Loading
 from chimera.system.proposals import Proposal, read_proposal, remove
-from chimera.storage.whole_file import write_whole
 
 
 class Mending:

@@ -18,8 +18,8 @@ from chimera.core.watching import Alert
 from chimera.healing.failure import Failure
 from chimera.healing.judge import Verdict
 from chimera.healing.patch import CodePatch, edited
-from chimera.system.metacognition import Decision
 from chimera.storage.whole_file import write_whole
+from chimera.system.metacognition import Decision
 
 MAX_ASKED = 100
 """Patches that wait for a person."""

@@ -32,9 +32,9 @@ APART = {"federation"}
 
 
 def asked() -> list[Requirement]:
-    others = {"all", *APART}
-    extras = (name for extra, names in PROJECT["optional-dependencies"].items() if extra not in others for name in names)
-    return [Requirement(name) for name in (*PROJECT["dependencies"], *extras)]
+    extras = PROJECT["optional-dependencies"]
+    names = (name for extra in set(extras) - {"all", *APART} for name in extras[extra])
+    return [Requirement(name) for name in (*PROJECT["dependencies"], *names)]
 
 
 def test_the_version_is_one() -> None:

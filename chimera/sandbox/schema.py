@@ -73,6 +73,15 @@ class Schema(Frozen):
     def __len__(self) -> int:
         return len(self.columns)
 
+    def __eq__(self, other: object) -> bool:
+        """By what it says: arrays that were worked out of it cannot be compared at once."""
+        if not isinstance(other, Schema):
+            return NotImplemented
+        return type(self) is type(other) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash((self.columns, self.classes))
+
     @cached_property
     def low(self) -> Floats:
         return np.array([column.low for column in self.columns])

@@ -145,6 +145,7 @@ def test_a_mission_runs_as_a_ray_job_with_token_authentication(head: Head) -> No
     assert "succeeded" in done.stdout
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 def test_an_agent_from_the_working_dir_runs_in_a_job(head: Head) -> None:
     done = submit(head, "jobs/mission.py", "--mission", MISSIONS_AS_JOBS[1])

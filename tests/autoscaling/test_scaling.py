@@ -25,7 +25,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.soak  # the test below shows the same with a swarm at work
+@pytest.mark.soak
 @pytest.mark.cluster
 @pytest.mark.timeout(300)
 def test_nodes_come_and_go_with_cells_and_with_requests(scaled_head: ScaledHead) -> None:
@@ -35,6 +35,7 @@ def test_nodes_come_and_go_with_cells_and_with_requests(scaled_head: ScaledHead)
     assert scaled_head.alive() == 1 and scaled_head.nodes() == []
 
 
+@pytest.mark.soak  # 100 s: what decides on nodes, and what asks Ray for them, have quick tests of their own
 @pytest.mark.cluster
 @pytest.mark.timeout(400)
 def test_a_swarm_brings_nodes_when_it_is_busy_and_gives_them_back(scaled_head: ScaledHead) -> None:

@@ -60,6 +60,14 @@ def test_names_are_different() -> None:
         Schema(columns=(column,), classes=("a", "a"))
 
 
+def test_schemas_are_equal_by_what_they_say_also_after_use() -> None:
+    again = Schema.model_validate_json(SCHEMA.model_dump_json())
+    for schema in (SCHEMA, again):
+        schema.snap(np.zeros((1, 2)))
+    assert again == SCHEMA and hash(again) == hash(SCHEMA)
+    assert again != SCHEMA.model_copy(update={"classes": ("a",)})
+
+
 def test_a_table_fits_its_schema() -> None:
     labelled = SCHEMA.model_copy(update={"classes": ("no", "yes")})
     assert len(Table(labelled, [[0, 0], [1, 1]], [0, 1]).take(np.array([True, False]))) == 1

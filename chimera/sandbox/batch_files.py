@@ -115,7 +115,10 @@ def check_opened(batch: Batch, opening: OpeningFile, data: Path | None = None) -
         raise ProofError("the opening is not that of the committed batch: the data or a salt was changed")
     if data is not None:
         records = claim.records
-        table = read_table(data, SchemaFile(columns=records.columns))
+        try:
+            table = read_table(data, SchemaFile(columns=records.columns), exact=True)
+        except InputError as error:
+            raise ProofError(f"{data} is not the committed batch: {error}") from error
         cells = np.array(opening.openings[-1].cells, np.int64)
         index = records.index(table.values)
         if index.shape != cells.shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +37,7 @@ class ThreatBatch:
     proof: Envelope | None = None
     """That the committed records are as claimed. None where nobody has proved it yet."""
     epsilon: float
-    """What the model that made them has cost, at `delta`. Making threats has cost no more."""
+    """What the model has cost, at `delta`; infinite where a detector was asked that nobody has counted."""
     delta: float
     provenance: dict[str, str] = field(default_factory=dict)
     places: tuple[Integers, ...]
@@ -53,21 +54,27 @@ def generate_threats(
     *,
     rng: np.random.Generator,
     detector: BatchDetector | None = None,
+    public_detector: bool = False,
     windows: bool = False,
 ) -> ThreatBatch:
     """`n` records of that kind and strength (see `chimera.sandbox.threats`), claimed and committed to, not yet proved.
 
     What is claimed of biased, drifted and evasive ones is their columns' means, against those that the model's moments
-    say; of poisoned ones, how many records were changed. `windows`: each record is a window of one metric. Raises
+    say; of poisoned ones, how many records were changed. `windows`: each record is a window of one metric.
+
+    Evasive threats follow what `detector` says. Unless it is a `public_detector`, one that was fitted to no records but
+    public or released ones, nobody has counted what it says of them: the batch's epsilon is infinite then. Raises
     InputError where it cannot be made.
     """
     reference = reference_of(model.moments)
     make = make_window_threats if windows else make_threats
     threats = make(model.sample, n, kind, strength, reference=reference, rng=rng, detector=detector)
+    counted = detector is None or kind is not ThreatKind.EVASIVE or public_detector
+    epsilon = model.privacy.epsilon if counted else math.inf
     about = {
         "threat": kind.value,
         "strength": repr(strength),
-        "privacy": say_epsilon(model.privacy.epsilon, model.privacy.delta),
+        "privacy": say_epsilon(epsilon, model.privacy.delta),
         "model": model.digest(),
     }
     claim, places = _claimed(threats, about)
@@ -78,7 +85,7 @@ def generate_threats(
         strength=strength,
         claim=claim,
         commitment=batch_commitment(claim, [task.statement.commitments for task in tasks]),
-        epsilon=model.privacy.epsilon,
+        epsilon=epsilon,
         delta=model.privacy.delta,
         provenance=about,
         places=places,

@@ -178,8 +178,13 @@ class SchemaFile(Schema):
     def header(self) -> tuple[str, ...]:
         return (*(column.name for column in self.columns), *((self.label,) if self.label else ()))
 
-    def table(self, cells: Floats, labels: npt.NDArray[Any] | None) -> Table:
-        return Table(Schema(columns=self.columns, classes=self.classes), self.snap(cells), labels)
+    def table(self, cells: Floats, labels: npt.NDArray[Any] | None, *, exact: bool = False) -> Table:
+        """Raises InputError with `exact` where a cell is not what its column may hold."""
+        snapped = self.snap(cells)
+        near = np.abs(snapped - cells) <= 1e-9 * (self.grain + np.abs(snapped))
+        if exact and (off := np.flatnonzero(~near.all(axis=1))).size:
+            raise InputError(f"record {off[0] + 1} has a cell out of its column's range, or off its lattice")
+        return Table(Schema(columns=self.columns, classes=self.classes), snapped, labels)
 
 
 def read_schema(path: Path) -> SchemaFile:
@@ -188,26 +193,27 @@ def read_schema(path: Path) -> SchemaFile:
         if path.stat().st_size > MAX_SCHEMA_BYTES:
             raise InputError(f"{path}: a schema of more than {MAX_SCHEMA_BYTES} bytes is not read")
         return SchemaFile.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {error}") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'file'}: {each['msg']}" for each in error.errors()[:5])
         raise InputError(f"{path} is no schema of a table: {faults}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {error}") from error
 
 
-def read_table(path: Path, schema: SchemaFile) -> Table:
+def read_table(path: Path, schema: SchemaFile, *, exact: bool = False) -> Table:
     """The records of a CSV (with a header) or Parquet file; columns that `schema` does not name are left out.
 
-    What lies outside a column's range is put at its end. Raises InputError, which names line and column, and
+    What lies outside a column's range is put at its end, and what is between two places of its lattice at the nearer;
+    with `exact` both are refused. Raises InputError, which names line and column, and
     MissingExtra for Parquet without pyarrow.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{path}: a table of more than {MAX_FILE_BYTES} bytes is not read: split it")
         if path.suffix.lower() == ".parquet":
-            return _read_parquet(path, schema)
+            return _read_parquet(path, schema, exact=exact)
         if path.suffix.lower() == ".csv":
-            return _read_csv(path, schema)
+            return _read_csv(path, schema, exact=exact)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     raise InputError(f"{path}: a table is a .csv or a .parquet file")
@@ -243,10 +249,11 @@ def _read_metric(path: Path) -> Floats:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def _read_csv(path: Path, schema: SchemaFile) -> Table:
+def _read_csv(path: Path, schema: SchemaFile, *, exact: bool) -> Table:
     rows = list(_csv_rows(path, schema))
     cells = np.array([cells for cells, _ in rows]).reshape(-1, len(schema))
-    return schema.table(cells, np.array([label for _, label in rows], np.int64) if schema.classes else None)
+    labels = np.array([label for _, label in rows], np.int64) if schema.classes else None
+    return schema.table(cells, labels, exact=exact)
 
 
 def _csv_rows(path: Path, schema: SchemaFile) -> Iterator[tuple[list[float], int]]:
@@ -290,7 +297,7 @@ def _places(path: Path, header: list[str], schema: SchemaFile) -> list[int]:
     return [header.index(name) for name in schema.header]
 
 
-def _read_parquet(path: Path, schema: SchemaFile) -> Table:
+def _read_parquet(path: Path, schema: SchemaFile, *, exact: bool) -> Table:
     try:
         import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
         from pyarrow import parquet
@@ -309,7 +316,7 @@ def _read_parquet(path: Path, schema: SchemaFile) -> Table:
             if (bad := np.flatnonzero(~np.isfinite(cells[:, place]))).size:
                 raise InputError(f"{path}, record {bad[0] + 1}, column {column.name!r} is no finite number")
         if schema.label is None:
-            return schema.table(cells, None)
+            return schema.table(cells, None, exact=exact)
         codes = {name: code for code, name in enumerate(schema.classes)}
         names = found[schema.label].cast(pa.string()).to_pylist()
     except pa.ArrowException as error:
@@ -317,4 +324,4 @@ def _read_parquet(path: Path, schema: SchemaFile) -> Table:
     if unknown := next((number for number, name in enumerate(names, start=1) if name not in codes), 0):
         name = str(names[unknown - 1])[:80]
         raise InputError(f"{path}, record {unknown}, column {schema.label!r}: {name!r} is none of the classes")
-    return schema.table(cells, np.array([codes[name] for name in names], np.int64))
+    return schema.table(cells, np.array([codes[name] for name in names], np.int64), exact=exact)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import secrets
 from collections.abc import Sequence
@@ -19,8 +18,9 @@ from chimera.core.errors import InputError, PrivacyError
 from chimera.core.rng import derive_seed
 from chimera.core.types import Frozen
 from chimera.sandbox.batches import ThreatBatch, generate_threats
+from chimera.sandbox.checkpoint import data_digest, open_ledger, read_checkpoint
 from chimera.sandbox.gan import Gan, pick_device
-from chimera.sandbox.model import Model, kept, packed, privacy_of, restored, unpacked
+from chimera.sandbox.model import Model, kept, packed, privacy_of, restored
 from chimera.sandbox.privacy.gaussian import sigma_for
 from chimera.sandbox.privacy.kept import KeptLedger
 from chimera.sandbox.privacy.ledger import PrivacyLedger, Release, noise_for
@@ -33,6 +33,11 @@ from chimera.storage.whole_file import write_whole
 RESERVED = 25
 """Steps that are written down as spent before the first of them is made: a process that dies has counted at most so
 many too much, and none too little."""
+
+MAX_WEIGHT = 1e4
+"""The largest number in a generator that others have sent."""
+
+MAX_MU = 1e4
 
 COUNTS_SHARE = 0.05
 """Of the budget, as `latent_share` is: with less, a few hundred records would have their classes' shares wrong."""
@@ -87,7 +92,7 @@ class AdversarialEngine:
         self._anchor: Tensor | None = None
         self._mu = 0.0
         self._checkpoint = folder / "checkpoint.pt" if folder else None
-        self.ledger: PrivacyLedger = _ledger(folder, settings)
+        self.ledger: PrivacyLedger = open_ledger(folder, settings)
         """All that was released of the table, by this process and those before it."""
         try:
             self._set_up(entropy)
@@ -106,10 +111,12 @@ class AdversarialEngine:
         labels = np.zeros(len(table), np.int64) if table.labels is None else table.labels
         self._labels = torch.as_tensor(labels, device=device)
         self._rate = min(1.0, self.settings.batch / len(table))
-        seed = secrets.randbits(63) if entropy is None else derive_seed("sandbox", entropy, self._past) >> 1
-        self._rng = np.random.default_rng(seed)
-        self._shaken = torch.Generator(device).manual_seed(seed)
-        state = self._kept()
+        self._shaken = _generator(entropy, "noise", self._past)
+        """Tosses and noise: all that protects the records."""
+        self._drawn = torch.Generator(device)
+        """Latents, from what was released already."""
+        self._drawn.manual_seed(int(_generator(entropy, "latents", self._past).integers(2**63)))
+        state = read_checkpoint(self._checkpoint, table=table, settings=self.settings, ledger=self.ledger)
         if state is None:
             self.moments, self.noise_multiplier = self._released()
         else:
@@ -157,8 +164,8 @@ class AdversarialEngine:
 
     def sample(self) -> Batch:
         """A batch: each record is in it with the same chance, whoever else is (Poisson sampling)."""
-        tossed = torch.rand(len(self._real), generator=self._shaken, device=self.device) < self._rate
-        return Batch(tossed.nonzero().squeeze(1), drawn_by=self)
+        tossed = np.flatnonzero(self._shaken.random(len(self._real)) < self._rate)
+        return Batch(torch.as_tensor(tossed, device=self.device), drawn_by=self)
 
     def train_gan_step(self, batch: Batch | None = None) -> StepReport:
         """One step of the discriminator, and at every `critic_steps`-th one of the generator.
@@ -194,7 +201,7 @@ class AdversarialEngine:
         losses = {"discriminator": gan.critic_step(self._real[rows], fake, classes)}
         self.step += 1
         if self.step % self.settings.critic_steps == 0:
-            drawn = torch.multinomial(self._shares, self.settings.batch, replacement=True, generator=self._shaken)
+            drawn = torch.multinomial(self._shares, self.settings.batch, replacement=True, generator=self._drawn)
             losses["generator"] = gan.generator_step(
                 self._latents(drawn), gan.one_hot(drawn), self._noise(len(drawn)), self._anchor, self._mu
             )
@@ -233,14 +240,14 @@ class AdversarialEngine:
         return self._normal(n, self.settings.noise)
 
     def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self._shaken, device=self.device)
+        return torch.randn(*shape, generator=self._drawn, device=self.device)
 
     # What it is for
 
     def generate_threats(
         self, n: int, kind: ThreatKind, strength: float, *, detector: BatchDetector | None = None, windows: bool = False
     ) -> ThreatBatch:
-        """Threats from the model as it is now; see `chimera.sandbox.batches`. They cost no privacy of their own."""
+        """Threats from the model as it is now; see `chimera.sandbox.batches`, also for what they cost."""
         rng = np.random.default_rng(secrets.randbits(63))
         return generate_threats(self.model(), n, kind, strength, rng=rng, detector=detector, windows=windows)
 
@@ -251,18 +258,23 @@ class AdversarialEngine:
         return [each.detach().cpu().numpy().copy() for each in self._gan.generator.state_dict().values()]
 
     def load_generator(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
-        """Go on from these weights. Raises InputError where they do not fit, or are no finite numbers."""
+        """Go on from these weights, a stranger's perhaps. Raises InputError where they do not fit, or are wild."""
         known = self._gan.generator.state_dict()
         if [np.shape(each) for each in arrays] != [tuple(each.shape) for each in known.values()]:
             raise InputError("these are not the weights of this generator: their number or a shape differs")
-        if not all(np.isfinite(each).all() for each in arrays):
-            raise InputError("a weight is not a finite number")
+        if not all((np.abs(each) <= MAX_WEIGHT).all() for each in arrays):
+            raise InputError(f"a weight is not a finite number of at most {MAX_WEIGHT:g}")
         state = {name: torch.as_tensor(np.asarray(each)) for name, each in zip(known, arrays, strict=True)}
         self._gan.generator.load_state_dict(state)
         self._gan.averaged.load_state_dict(state)
 
     def draw_towards(self, arrays: Sequence[npt.NDArray[Any]] | None, mu: float) -> None:
-        """Have the generator's steps drawn to these weights by mu / 2 * distance^2, as FedProx does; None ends it."""
+        """Have the generator's steps drawn to these weights by mu / 2 * distance^2, as FedProx does; None ends it.
+
+        Raises InputError for a `mu` that is not 0 to MAX_MU.
+        """
+        if not 0.0 <= mu <= MAX_MU:
+            raise InputError(f"mu is 0 to {MAX_MU:g}, not {mu}")
         self._anchor, self._mu = None, mu
         if arrays is not None:
             flat = np.concatenate([np.asarray(each, np.float32).ravel() for each in arrays])
@@ -289,58 +301,35 @@ class AdversarialEngine:
             "step": self.step,
             "settings": self.settings.model_dump_json(),
             "schema": self.table.schema.model_dump_json(),
-            "data": self._data_digest(),
+            "data": data_digest(self.table),
+            "releases": [release.model_dump_json() for release in self.ledger.releases],
             "noise_multiplier": self.noise_multiplier,
             "moments": kept(self.moments),
             "gan": self._gan.state(),
         }
         write_whole(self._checkpoint, packed(state))
 
-    def _kept(self) -> dict[str, Any] | None:
-        """The checkpoint, if there is one. Raises InputError where it is of other data or settings."""
-        if self._checkpoint is None or not self._checkpoint.exists():
-            return None
-        state = unpacked(self._checkpoint)
-        there = _what_matters(GanSettings.model_validate_json(state["settings"]))
-        same = {
-            "schema": state["schema"] == self.table.schema.model_dump_json(),
-            "settings": there == _what_matters(self.settings),
-            "data": state["data"] == self._data_digest(),
-        }
-        for what, as_before in same.items():
-            if not as_before:
-                raise InputError(
-                    f"{self._checkpoint.parent} holds a training with other {what}: give the same, or another folder"
-                )
-        return state
-
-    def _data_digest(self) -> str:
-        labels = b"" if self.table.labels is None else self.table.labels.tobytes()
-        return hashlib.blake2b(self.table.values.tobytes() + labels, digest_size=16).hexdigest()
-
     def _released(self) -> tuple[Moments, float]:
         """Class counts and moments, each within its share, and the noise with which the steps stay within the rest."""
-        settings, delta = self.settings, self.settings.delta
-        together = sigma_for(epsilon=settings.epsilon, delta=delta)
-
-        def noise(share: float) -> float:
-            return together / math.sqrt(share)
-
-        counts = np.array([float(len(self.table))])
-        if self.table.schema.classes:
-            of_counts = noise(COUNTS_SHARE)
-            self.ledger.add(Release(what=COUNTS, noise_multiplier=of_counts))
-            counts = release_counts(self.table, noise_multiplier=of_counts, rng=self._rng)
-        of_moments = noise(settings.latent_share)
-        self.ledger.add(Release(what=MOMENTS, noise_multiplier=of_moments))
-        moments = release_moments(self.table, counts=counts, noise_multiplier=of_moments, rng=self._rng)
-        return moments, noise_for(
+        settings = self.settings
+        together = sigma_for(epsilon=settings.epsilon, delta=settings.delta)
+        of_counts = Release(what=COUNTS, noise_multiplier=together / math.sqrt(COUNTS_SHARE))
+        of_moments = Release(what=MOMENTS, noise_multiplier=together / math.sqrt(settings.latent_share))
+        before = [of_counts, of_moments] if self.table.schema.classes else [of_moments]
+        noise_multiplier = noise_for(  # takes a while, and nothing is spent until it is found
             epsilon=settings.epsilon,
-            delta=delta,
+            delta=settings.delta,
             sample_rate=self._rate,
             steps=settings.steps,
-            beside=self.ledger.releases,
+            beside=before,
         )
+        for release in before:
+            self.ledger.add(release)
+        counts = np.array([float(len(self.table))])
+        if self.table.schema.classes:
+            counts = release_counts(self.table, noise_multiplier=of_counts.noise_multiplier, rng=self._shaken)
+        noise = of_moments.noise_multiplier
+        return release_moments(self.table, counts=counts, noise_multiplier=noise, rng=self._shaken), noise_multiplier
 
     def _latent_tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """(classes, columns) means, (classes, columns, columns) roots of covariances, (classes,) shares."""
@@ -351,13 +340,8 @@ class AdversarialEngine:
         return means, roots, shares
 
 
-def _ledger(folder: Path | None, settings: GanSettings) -> PrivacyLedger:
-    if folder is None:
-        return PrivacyLedger(delta=settings.delta, budget=settings.epsilon)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return KeptLedger(folder / "ledger.jsonl", delta=settings.delta, budget=settings.epsilon)
-
-
-def _what_matters(settings: GanSettings) -> GanSettings:
-    """Settings without the device: a training may go on elsewhere."""
-    return settings.model_copy(update={"device": "auto"})
+def _generator(entropy: int | None, *names: str | int) -> np.random.Generator:
+    """Philox, whose key of 128 bits is from the operating system; or follows from `entropy` and the names."""
+    return np.random.Generator(
+        np.random.Philox(secrets.randbits(256) if entropy is None else derive_seed("sandbox", entropy, *names))
+    )

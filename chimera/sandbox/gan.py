@@ -15,6 +15,7 @@ import copy
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
@@ -57,6 +58,7 @@ class Generator(nn.Module):
 
     def forward(self, latent: Tensor, classes: Tensor, noise: Tensor) -> Tensor:
         moved: Tensor = latent + self.body(torch.cat([latent, classes, noise], dim=1))
+        moved = torch.nan_to_num(moved)  # weights may come from others, who must not mark a class by it
         return moved + (moved.clamp(-1.0, 1.0) - moved).detach()  # clipped, and yet it can be pulled back
 
 
@@ -73,6 +75,30 @@ class Discriminator(nn.Sequential):
         )
 
 
+class Shielded(DPOptimizer):  # type: ignore[misc]
+    """Opacus' optimiser, with noise from numpy's Philox and its key of 128 bits.
+
+    On a CPU torch's own generator keeps 32 bits of its seed: few enough to try them all, and take the noise off. A
+    gradient that is no finite number counts as nothing: clipping would let it pass, and no noise would hide it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, shaken: np.random.Generator, **options: Any) -> None:
+        super().__init__(optimizer, **options)
+        self._shaken = shaken
+
+    def clip_and_accumulate(self) -> None:
+        for parameter in self.params:
+            torch.nan_to_num_(parameter.grad_sample, nan=0.0, posinf=0.0, neginf=0.0)
+        super().clip_and_accumulate()
+
+    def add_noise(self) -> None:
+        spread = self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            drawn = self._shaken.standard_normal(tuple(parameter.summed_grad.shape), dtype=np.float32)
+            noise = torch.from_numpy(drawn).to(parameter.summed_grad)
+            parameter.grad = (parameter.summed_grad + spread * noise).view_as(parameter)
+
+
 class Gan:
     """The two networks and their optimisers. `noise_multiplier` 0 is training without privacy, and without Opacus.
 
@@ -86,7 +112,7 @@ class Gan:
         classes: int,
         settings: GanSettings,
         noise_multiplier: float,
-        shaken: torch.Generator,
+        shaken: np.random.Generator,
         device: torch.device,
     ) -> None:
         self.device = device
@@ -105,12 +131,12 @@ class Gan:
         self.critic = critic
         self._push: Any = torch.optim.Adam(critic.parameters(), settings.critic_rate, **adam)  # type: ignore[arg-type]
         if noise_multiplier:
-            self._push = DPOptimizer(
+            self._push = Shielded(
                 self._push,
+                shaken=shaken,
                 noise_multiplier=noise_multiplier,
                 max_grad_norm=settings.clip,
                 expected_batch_size=settings.batch,
-                generator=shaken,
             )
         self._parameters = list(critic.parameters())
 

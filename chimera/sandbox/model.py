@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,10 @@ class Model:
     @classmethod
     def load(cls, path: Path) -> Model:
         """Raises InputError where there is none, StorageError where the file is not one of ours or is damaged."""
-        return cls.of(unpacked(path)["model"])
+        state = unpacked(path).get("model")
+        if not isinstance(state, dict):
+            raise InputError(f"{path} holds no model: a training's checkpoint stays where it is; take its model.pt")
+        return cls.of(state)
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Model:
@@ -119,6 +123,9 @@ class Model:
             generator = Generator(len(schema), len(moments.counts), settings)
             generator.load_state_dict(state["generator"])
             privacy = Privacy.model_validate_json(state["privacy"])
+            least = PrivacyLedger(delta=privacy.delta, releases=privacy.releases).epsilon()
+            if not privacy.epsilon >= least * (1.0 - 1e-6):
+                raise StorageError(f"the model claims epsilon {privacy.epsilon:.4g}, and lists releases of {least:.4g}")
         except (KeyError, RuntimeError, ValidationError, TypeError, AttributeError) as error:
             raise StorageError(f"this is no model that can be used: {error}") from error
         generator.requires_grad_(False)
@@ -131,7 +138,15 @@ def kept(moments: Moments) -> dict[str, torch.Tensor]:
 
 
 def restored(schema: Schema, state: dict[str, torch.Tensor]) -> Moments:
-    return Moments(schema=schema, **{name: each.numpy() for name, each in state.items()})
+    """Raises StorageError where they are not moments of that schema."""
+    classes, columns = max(1, len(schema.classes)), len(schema)
+    shapes = {"counts": (classes,), "means": (classes, columns), "covariances": (classes, columns, columns)}
+    if {name: tuple(each.shape) for name, each in state.items()} != shapes:
+        raise StorageError("these are not the moments of its schema: a shape differs")
+    arrays = {name: each.numpy().astype(np.float64) for name, each in state.items()}
+    if not all(np.isfinite(each).all() for each in arrays.values()) or (arrays["counts"] <= 0.0).any():
+        raise StorageError("the moments hold what is no finite number, or a class of no records")
+    return Moments(schema=schema, **arrays)
 
 
 def privacy_of(ledger: PrivacyLedger) -> Privacy:
@@ -150,10 +165,13 @@ def unpacked(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise StorageError(f"{path}: larger than {MAX_BYTES} bytes: it is no model of ours")
+        with zipfile.ZipFile(path) as parts:
+            if sum(part.file_size for part in parts.infolist()) > MAX_BYTES:
+                raise StorageError(f"{path} unpacks to more than {MAX_BYTES} bytes: it is no model of ours")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file: `chimera sandbox train` makes one") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise StorageError(f"{path}: it cannot be read as a model: {str(error).splitlines()[0]}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise StorageError(f"{path}: this is not a file of {FORMAT!r}")

@@ -6,6 +6,7 @@ them: from what is measured, from a published description, from a contract.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Annotated, Any, TypeAlias
 
@@ -27,6 +28,9 @@ MAX_LEVELS = 65_535
 """Steps from the lowest to the highest value of a column. One without a lattice of its own is put on so many."""
 
 
+MIN_GRAIN = 1e-300
+
+
 class Column(Frozen):
     """A number between `low` and `high`, both included; with a `step` it is `low` plus a multiple of that."""
 
@@ -39,6 +43,8 @@ class Column(Frozen):
     def _in_order(self) -> Column:
         if not self.low < self.high:
             raise ValueError(f"column {self.name!r}: low {self.low} must be below high {self.high}")
+        if not (math.isfinite(self.high - self.low) and (self.high - self.low) / MAX_LEVELS > MIN_GRAIN):
+            raise ValueError(f"column {self.name!r}: {self.low} to {self.high} is no range to count in")
         steps = (self.high - self.low) / self.step if self.step else 1.0
         if self.step and (abs(steps - round(steps)) > 1e-6 or not 1 <= round(steps) <= MAX_LEVELS):
             raise ValueError(

@@ -61,6 +61,17 @@ class Source:
         return windows(path, length=length, stride=self.stride or length, low=self.low, high=self.high)
 
 
+def overlap_of(source: Source) -> str:
+    """What epsilon does not cover where windows overlap; empty where they do not."""
+    if source.windows is None or source.stride is None or source.stride >= source.windows:
+        return ""
+    times = -(-source.windows // source.stride)
+    return (
+        f"warning: windows of {source.windows} readings, {source.stride} apart, overlap: epsilon is for a window, and "
+        f"each reading is in {times} of them: for a reading it is up to {times} times as much"
+    )
+
+
 def epsilon_of(text: str) -> float:
     """A positive number, or infinity for no privacy. Raises InputError."""
     if text.lower() in ("infinite", "infinity", "inf", "none"):

@@ -73,6 +73,7 @@ async def _generate(options: Options) -> int:
         options.strength,
         rng=np.random.default_rng(secrets.randbits(128)),  # whoever has the model and a seed has the records
         detector=detector,
+        public_detector=True,  # it knows the released moments, and no record
         windows=options.windows,
     )
     sent: Batch = Unproved(claim=batch.claim, commitment=batch.commitment)

@@ -13,7 +13,7 @@ import numpy as np
 
 from chimera.cli import render
 from chimera.cli.arena import command
-from chimera.cli.sandbox.data import Source, epsilon_of, needs_torch, say_epsilon, warning_of
+from chimera.cli.sandbox.data import Source, epsilon_of, needs_torch, overlap_of, say_epsilon, warning_of
 from chimera.cli.settings import read_settings
 from chimera.sandbox.schema import Table
 
@@ -53,7 +53,7 @@ async def _train(options: Options) -> int:
     with command.options():
         settings = GanSettings(epsilon=epsilon_of(options.epsilon), **options.settings)
     table = await asyncio.to_thread(options.source.read)
-    if warning := warning_of(settings.delta, len(table)):
+    for warning in filter(None, (warning_of(settings.delta, len(table)), overlap_of(options.source))):
         render.note(warning)
     if not settings.private:
         render.note("epsilon: infinite. This training protects nobody's records")

@@ -38,7 +38,7 @@ async def _verify(path: Path, key: Path | None, opening: Path | None, data: Path
         if as_json:
             render.line(render.to_line({"proved": False, "why": str(error), "notice": NOTICE}))
         else:
-            render.say(("refused: ", "red"), str(error))
+            render.say(("refused: ", "red"), command.one_line(str(error)))
         return REFUSED
     _say(batch, verifying, opening, data, as_json=as_json)
     return PROVED
@@ -64,7 +64,7 @@ def _say(batch: Batch, key: VerifyingKey, opening: Path | None, data: Path | Non
     claim = batch.claim
     shown, hidden = list(what_is_proved(claim)), list(what_is_not(claim))
     if opening is not None:
-        whose = f"The records in {data.name} are" if data else "The opening is"
+        whose = f"The columns of the records in {data.name} are" if data else "The opening is"
         shown.append(f"{whose} the committed batch, record by record.")
         hidden = [line for line in hidden if "takes the opening" not in line]
     if as_json:
@@ -75,11 +75,11 @@ def _say(batch: Batch, key: VerifyingKey, opening: Path | None, data: Path | Non
     render.say(("proved", "bold green"), f" ({NOTICE}), under the key of {key.made_by!r}")
     render.say(f"  commitment {batch.commitment}")
     for line in shown:
-        render.say(f"  + {line}")
+        render.say(f"  + {command.one_line(line)}")
     render.say(("not proved", "bold yellow"))
     for line in hidden:
-        render.say(f"  - {line}")
+        render.say(f"  - {command.one_line(line)}")
     if claim.about:
         render.say("said by whoever made it, and bound to the proof, but not proved:")
         for name, value in claim.about.items():
-            render.say(f"    {name}: {value}")
+            render.say(f"    {command.one_line(name)}: {command.one_line(value)}")

@@ -7,8 +7,8 @@ opened from its folder every time, and saved before it is answered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import numpy as np
 
@@ -53,16 +53,28 @@ def client_app(open_trainer: OpenTrainer) -> ClientApp:
     @app.train()
     @_answering
     def train(message: Message, context: Context) -> RecordDict:
-        with closing(open_trainer(context)) as trainer:
+        with _opened(open_trainer, context) as trainer:
             return _train(trainer, message, context)
 
     @app.evaluate()
     @_answering
     def evaluate(message: Message, context: Context) -> RecordDict:
-        with closing(open_trainer(context)) as trainer:
+        with _opened(open_trainer, context) as trainer:
             return _evaluate(trainer, message)
 
     return app
+
+
+@contextmanager
+def _opened(open_trainer: OpenTrainer, context: Context) -> Iterator[LocalTrainer]:
+    """What goes wrong before there is a trainer may quote a record: the log has it, and the reply has not."""
+    try:
+        trainer = open_trainer(context)
+    except Exception as error:
+        log.exception("node %d cannot open its trainer", context.node_id)
+        raise ReplyError("the sandbox cannot open its data or its folder; its own log says why") from error
+    with closing(trainer):
+        yield trainer
 
 
 def _answering(answer: Answer) -> Callable[[Message, Context], Message]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from chimera.core.errors import InputError
+from chimera.core.errors import InputError, PrivacyError
 from chimera.sandbox.datasets import NAMES, load, read_schema, read_table
 from chimera.sandbox.engine import AdversarialEngine
 from chimera.sandbox.federation.client import client_app
@@ -39,6 +39,8 @@ class GanTrainer:
     def train(self, steps: int, *, anchor: Sequence[Floating] | None, proximal_mu: float) -> TrainReport:
         """Of the losses the generator's alone is told: the discriminator's is of the records themselves."""
         engine, losses = self._engine, dict[str, float]()
+        if steps > engine.left:
+            raise PrivacyError(f"{steps} steps are asked for, and the budget of this sandbox allows {engine.left} more")
         engine.draw_towards(anchor, proximal_mu)
         for _ in range(steps):
             told = engine.train_gan_step().losses

@@ -17,6 +17,9 @@ from chimera.core.errors import InputError
 
 BISECTIONS = 40
 
+MOST_EPSILON = 64.0
+"""The chance of a right guess rounds to 1 before this."""
+
 
 def chance_of(*, canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
     """At most how likely `right` or more of `guesses` are right, where (epsilon, delta) holds: a p-value."""
@@ -46,7 +49,7 @@ def lower_bound(*, canaries: int, guesses: int, right: int, delta: float, confid
     if not refuted(0.0):
         return 0.0
     low, high = 0.0, 1.0
-    while refuted(high):  # ends: beyond 40 or so a chance rounds to 1
+    while high < MOST_EPSILON and refuted(high):
         low, high = high, 2.0 * high
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0

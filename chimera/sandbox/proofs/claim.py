@@ -157,6 +157,7 @@ def what_is_not(claim: MeanClaim | ChangedClaim) -> tuple[str, ...]:
         "Not that a generator made the records, nor which one: anybody who has such records can prove this.",
         "Not that the data is real, useful or private, nor what the claim says it is about: that is only bound to it.",
         "Not that data somebody hands over is the committed batch: that takes the opening, cells and salts.",
+        "Nothing about the classes of the records: labels are not committed.",
         f"Nothing hides {shown}: there are {chunks}, and each is public.",
         "Not to whoever ran the set-up, who could have kept its secrets and can then forge any proof.",
         "Nobody has audited the circuits or the library: research-grade.",

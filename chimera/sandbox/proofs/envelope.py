@@ -6,6 +6,7 @@ Whoever is handed the data as well gets an opening, and sees by it that the data
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -64,8 +65,11 @@ class Envelope(Frozen):
         if len(data) > MAX_ENVELOPE_BYTES:
             raise ProofError(f"an envelope has at most {MAX_ENVELOPE_BYTES} bytes, not {len(data)}")
         try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
+            json.loads(data, object_pairs_hook=_once)
+            return cls.model_validate_json(data, strict=True)
+        except (ValueError, RecursionError) as error:
+            if not isinstance(error, ValidationError):
+                raise ProofError(f"this is not an envelope: {str(error) or type(error).__name__}") from None
             first = error.errors()[0]
             raise ProofError(f"this is not an envelope: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
@@ -83,6 +87,12 @@ class Opening(Frozen):
     place: Annotated[int, Field(ge=0, le=1)] = 0
     cells: Annotated[tuple[tuple[Cell, ...], ...], Field(min_length=1, max_length=MAX_ROWS)]
     salts: Annotated[tuple[Hex32, ...], Field(min_length=1, max_length=MAX_CHUNKS)]
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    """Another reader might take the first of two members of one name, and we the last."""
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a member stands in it twice")
 
 
 def batch_commitment(claim: MeanClaim | ChangedClaim, commitments: Sequence[Sequence[int]]) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from chimera.core.errors import InputError, PrivacyError, StorageError
+from chimera.sandbox import engine as engine_module
 from chimera.sandbox.engine import DISCRIMINATOR, RESERVED, AdversarialEngine, Batch
 from chimera.sandbox.model import Model
 from chimera.sandbox.schema import Column, Schema, Table
@@ -57,7 +58,7 @@ def test_the_budget_is_used_and_not_passed(trained: AdversarialEngine) -> None:
 
 
 def test_epsilon_rises_and_is_counted_before_it_is_spent() -> None:
-    engine = AdversarialEngine(table(), SMALL, entropy=1)
+    engine = AdversarialEngine(table(), SMALL.model_copy(update={"latent_share": 0.2}), entropy=1)
     reports = [engine.train_gan_step() for _ in range(RESERVED + 1)]
     assert engine.ledger.releases[-1].steps == 2 * RESERVED
     epsilons = [report.epsilon for report in reports]
@@ -124,6 +125,58 @@ def test_what_a_dead_process_had_reserved_stays_spent(tmp_path: Path) -> None:
     while second.left:
         second.train_gan_step()
     assert second.ledger.epsilon() <= SMALL.epsilon
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "its first line only", "an older copy"])
+def test_a_ledger_that_has_forgotten_is_refused(tmp_path: Path, damage: str) -> None:
+    ledger = tmp_path / "ledger.jsonl"
+    engine = AdversarialEngine(table(), SMALL, folder=tmp_path)
+    engine.train_gan_step()
+    older = ledger.read_bytes()
+    for _ in range(RESERVED):
+        engine.train_gan_step()
+    engine.save()
+    engine.close()
+    if damage == "deleted":
+        ledger.unlink()
+    else:
+        ledger.write_bytes({"emptied": b"", "an older copy": older}.get(damage, older.splitlines(keepends=True)[0]))
+    with pytest.raises(StorageError, match="the ledger lacks what its checkpoint has spent"):
+        AdversarialEngine(table(), SMALL, folder=tmp_path)
+
+
+def test_a_process_that_died_before_its_first_checkpoint_is_told_of(tmp_path: Path) -> None:
+    AdversarialEngine(table(), SMALL, folder=tmp_path).close()
+    (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(StorageError, match="Start in another folder, and count both"):
+        AdversarialEngine(table(), SMALL, folder=tmp_path)
+
+
+def test_noise_has_more_bits_than_can_be_tried() -> None:
+    """torch keeps 32 bits of a seed on a CPU: seeds that differ above them gave the same noise."""
+    drawn = {engine_module._generator(1, "noise", past).random() for past in range(100)}
+    assert len(drawn) == 100
+    keys = [engine_module._generator(None).bit_generator.state["state"]["key"] for _ in range(50)]
+    assert min(int(word).bit_length() for key in keys for word in key) > 32
+    assert len({tuple(map(int, key)) for key in keys}) == 50
+
+
+def test_weights_of_strangers_do_not_mark_a_class() -> None:
+    """Weights so large that only one class's fakes overflow: a discriminator that breaks would say who was drawn."""
+    engine = AdversarialEngine(table(), SMALL, entropy=1)
+    wild = [np.zeros_like(array) for array in engine.generator()]
+    for value in (3e38, np.inf, np.nan, 1e5):
+        wild[0][:, 3] = value
+        with pytest.raises(InputError, match="at most"):
+            engine.load_generator(wild)
+    with torch.no_grad():
+        for parameter in engine._gan.generator.parameters():
+            parameter.fill_(3e38)
+    for _ in range(3):
+        assert math.isfinite(engine.train_gan_step().losses["discriminator"])
+    assert all(torch.isfinite(parameter).all() for parameter in engine._gan.critic.parameters())
+    with pytest.raises(InputError, match="mu is"):
+        engine.draw_towards(wild, 1e300)
 
 
 def test_a_training_goes_on_where_it_was_saved(tmp_path: Path, trained: AdversarialEngine) -> None:
@@ -222,6 +275,27 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
         Model.load(evil)
     with pytest.raises(InputError, match="no such file"):
         Model.load(tmp_path / "none")
+
+
+def test_a_model_cannot_claim_less_than_its_releases_come_to(tmp_path: Path, trained: AdversarialEngine) -> None:
+    model = trained.model()
+    for epsilon in (0.01, math.nan):
+        model.privacy = model.privacy.model_copy(update={"epsilon": epsilon})
+        model.save(tmp_path / "lie.pt")
+        with pytest.raises(StorageError, match="lists releases of"):
+            Model.load(tmp_path / "lie.pt")
+
+
+def test_moments_of_another_shape_and_a_checkpoint_are_no_model(tmp_path: Path, trained: AdversarialEngine) -> None:
+    state = trained.model().state()
+    state["moments"]["counts"] = torch.ones(1).expand(400_000)
+    torch.save({"format": "chimera sandbox model 1", "model": state}, tmp_path / "wide.pt")
+    with pytest.raises(StorageError, match="a shape differs"):
+        Model.load(tmp_path / "wide.pt")
+    engine = AdversarialEngine(table(), FREE, folder=tmp_path, entropy=1)
+    engine.close()
+    with pytest.raises(InputError, match=r"take its model\.pt"):
+        Model.load(tmp_path / "checkpoint.pt")
 
 
 def test_what_cannot_be_trained_is_told() -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from chimera.core.errors import InputError, SwarmError
+from chimera.core.errors import InputError, PrivacyError, SwarmError
 from chimera.sandbox.datasets import load
-from chimera.sandbox.federation.gan import first_generator, table_of
+from chimera.sandbox.engine import AdversarialEngine
+from chimera.sandbox.federation.gan import GanTrainer, first_generator, table_of
 from chimera.sandbox.federation.host import NodePlan
 from chimera.sandbox.federation.plan import FederationPlan
 from chimera.sandbox.federation.report import NodeRow
@@ -52,20 +53,36 @@ async def test_sandboxes_learn_together_and_each_pays_for_its_own_records(tmp_pa
         assert sum(line["steps"] for line in spent if line["what"] == "discriminator") == 50, "40 made, 50 reserved"
     spent_at_most = federated.report.record_privacy.epsilon
     assert spent_at_most is not None and 0 < spent_at_most <= SETTINGS.epsilon
-    with pytest.raises(SwarmError, match="steps that the budget was made for are spent"):
+    with pytest.raises(SwarmError, match="the budget of this sandbox allows 10 more"):
         await federate(nodes(tmp_path), plan, federated.arrays)
 
 
 def test_the_losses_that_leave_a_sandbox_are_not_of_its_records(tmp_path: Path) -> None:
-    from chimera.sandbox.engine import AdversarialEngine
-    from chimera.sandbox.federation.gan import GanTrainer
-
     free = SETTINGS.model_copy(update={"epsilon": float("inf")})
     trainer = GanTrainer(AdversarialEngine(load("wine"), free, folder=tmp_path, entropy=1))
     told = trainer.train(4, anchor=None, proximal_mu=0.0)
     trainer.close()
     assert set(told.losses) == {"generator"}
     assert told.records == 178 and told.epsilon == float("inf")
+
+
+async def test_no_cell_of_a_record_is_in_what_a_sandbox_says(tmp_path: Path) -> None:
+    (tmp_path / "records.csv").write_text("load\n1\nSmith HIV+ since 2019\n", encoding="utf-8")
+    (tmp_path / "schema.yaml").write_text("columns: [{name: load, low: 0, high: 9}]\n", encoding="utf-8")
+    files = {"data": str(tmp_path / "records.csv"), "schema": str(tmp_path / "schema.yaml")}
+    both = [node.model_copy(update={"config": files}) for node in nodes(tmp_path, 2)]
+    with pytest.raises(SwarmError, match="its own log says why") as failed:
+        await federate(both, FederationPlan(strategy="fedavg", rounds=1, steps=1), [np.zeros(3, np.float32)])
+    assert "Smith" not in str(failed.value) and str(tmp_path) not in str(failed.value)
+
+
+def test_more_steps_than_are_left_cost_nothing(tmp_path: Path) -> None:
+    free = SETTINGS.model_copy(update={"epsilon": float("inf")})
+    engine = AdversarialEngine(load("wine"), free, folder=tmp_path, entropy=1)
+    with pytest.raises(PrivacyError, match="allows 60 more"):
+        GanTrainer(engine).train(61, anchor=None, proximal_mu=0.0)
+    assert engine.left == 60
+    engine.close()
 
 
 def test_parts_are_disjoint_and_all(tmp_path: Path) -> None:

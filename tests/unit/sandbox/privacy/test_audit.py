@@ -138,6 +138,16 @@ def test_without_delta_the_chance_is_a_binomial_test_s() -> None:
         assert found == pytest.approx(expected, rel=1e-9)
 
 
+def test_delta_adds_what_theorem_5_2_says() -> None:
+    """Beside the chance of the binomial: 2 m delta max over i of P[v > B >= v - i] / i, here summed term by term."""
+    canaries, guesses, right, epsilon, delta = 80, 30, 24, 1.0, 1e-3
+    alone = 1 / (1 + math.exp(-epsilon))
+    mass = [math.comb(guesses, k) * alone**k * (1 - alone) ** (guesses - k) for k in range(guesses + 1)]
+    most = max(sum(mass[right - i : right]) / i for i in range(1, right + 1))
+    found = chance_of(canaries=canaries, guesses=guesses, right=right, epsilon=epsilon, delta=delta)
+    assert found == pytest.approx(sum(mass[right:]) + 2 * canaries * delta * most, rel=1e-9)
+
+
 def test_randomised_response_is_seldom_found_to_leak_more_than_it_does() -> None:
     """The mechanism for which the bound is tight: each coin told rightly with the chance that epsilon allows."""
     rng, epsilon = np.random.default_rng(0), 1.0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -301,3 +303,22 @@ def test_verifying_takes_no_torch_no_data_and_no_ray(mean_keys: Keys, proved: Pr
 
 def test_the_records_are_those_of_the_schema() -> None:
     assert np.abs(RECORDS.values(biased())[:, 0].mean() - 0.95) < 0.001
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"rows":', '"rows": 1, "rows":', 1),
+        lambda text: re.sub(r'"rows": ?(\d+)', r'"rows": "\1"', text, count=1),
+        lambda text: re.sub(r'"rows": ?(\d+)', r'"rows": \1.0', text, count=1),
+        lambda text: "[" * 100_000,
+    ],
+)
+def test_an_envelope_that_two_readers_may_read_in_two_ways_is_refused(
+    proved: Proved, change: Callable[[str], str]
+) -> None:
+    text = proved.envelope.write().decode()
+    assert Envelope.read(text.encode()) == proved.envelope
+    assert change(text) != text
+    with pytest.raises(ProofError, match="not an envelope"):
+        Envelope.read(change(text).encode())

@@ -71,7 +71,7 @@ async def _train(options: Options) -> int:
         model = await train(plan, watch, settings=ray)
     found: dict[str, Any] = {"model": str(model), "records": len(table), "steps": settings.steps}
     if last is not None:
-        found |= {"step": last.step, "spent": last.spent, "epsilon": last.epsilon, "losses": last.losses}
+        found |= {"step": last.step, "spent": last.spent, "epsilon": last.epsilon, "private": {"losses": last.losses}}
     if model.is_file():
         found |= await asyncio.to_thread(_pictured, table, plan)
     else:

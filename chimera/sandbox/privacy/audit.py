@@ -26,7 +26,7 @@ from chimera.core.rng import derive_seed
 from chimera.core.types import Frozen
 from chimera.sandbox.engine import AdversarialEngine
 from chimera.sandbox.privacy.auditing_bound import lower_bound
-from chimera.sandbox.schema import Floats, Table
+from chimera.sandbox.schema import Floats, Schema, Table
 from chimera.sandbox.settings import GanSettings
 
 Coins: TypeAlias = npt.NDArray[np.bool_]
@@ -135,8 +135,9 @@ def attack(
     confidence: float = CONFIDENCE,
     make: Make = AdversarialEngine,
 ) -> Audit:
-    """Train on `known` records of `table` and canaries, and guess which: a quarter of them.
+    """Train on `known` made-up records of `table`'s schema and canaries, and guess which: a quarter of them.
 
+    No record of `table` is looked at, so what comes out says nothing of any.
     `seed` tosses the coins; `make` begins the training that is judged. A few dozen steps are enough: the noise is made
     for as many as `settings` say. Raises InputError for a budget without end, which claims nothing, and for what is too
     small or too large.
@@ -148,7 +149,7 @@ def attack(
     if not 1 <= known <= MOST_CANARIES:
         raise InputError(f"{known} known records: 1 to {MOST_CANARIES} may be beside the canaries")
     rng = np.random.default_rng(derive_seed("canaries", seed))
-    planted = plant(table.take(rng.permutation(len(table))[:known]), canaries, rng)
+    planted = plant(made_up(table.schema, known, rng), canaries, rng)
     engine = make(planted.table, settings)
     try:
         scores = watched(engine, planted)
@@ -157,6 +158,12 @@ def attack(
         )
     finally:
         engine.close()
+
+
+def made_up(schema: Schema, n: int, rng: np.random.Generator) -> Table:
+    """Records anywhere in the ranges, of any class."""
+    values = schema.values(rng.integers(0, schema.levels + 1, (n, len(schema))))
+    return Table(schema, values, rng.integers(0, len(schema.classes), n) if schema.classes else None)
 
 
 def plant(table: Table, canaries: int, rng: np.random.Generator) -> Planted:

@@ -182,3 +182,19 @@ def test_guesses_that_cannot_be_are_refused() -> None:
             chance_of(canaries=canaries, guesses=guesses, right=right, epsilon=1.0, delta=0.0)
     with pytest.raises(InputError):
         lower_bound(canaries=10, guesses=5, right=5, delta=0.0, confidence=1.0)
+
+
+def test_no_record_of_the_table_is_looked_at() -> None:
+    """So the audit's result is no release of it."""
+    seen: list[Table] = []
+
+    def stop(planted: Table, settings: GanSettings) -> AdversarialEngine:
+        seen.append(planted)
+        raise KeyboardInterrupt
+
+    mine = table(40)
+    other = Table(mine.schema, mine.schema.low + 0 * mine.values, None if mine.labels is None else 0 * mine.labels)
+    for given in (mine, other):
+        with pytest.raises(KeyboardInterrupt):
+            attack(given, GanSettings(), canaries=50, seed=1, make=stop)
+    assert (seen[0].values == seen[1].values).all()

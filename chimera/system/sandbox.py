@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ MAX_DEATHS = 5
 """Processes that a training may cost without a checkpoint in between; then it is given up."""
 
 PAUSE_S = 0.5
+
+RESTART_S = 120.0
+"""How long a process may be away before it is given up: it loads torch, and its machine may be busy."""
 
 Watcher = Callable[[Progress], None]
 """Is told how a training stands, a few times a second."""
@@ -72,19 +76,21 @@ async def follow(
     Raises what ended the training, and what was lost last when processes die over and over.
     """
     run_id, number, deaths = "", 0, 0
+    back_by_s = time.monotonic() + RESTART_S
     since: Progress | None = None
     while True:
         try:
             if not run_id:
-                run_id, number = secrets.token_hex(6), 0
-                await line.call("begin", run_id, plan, since)
+                beginning = secrets.token_hex(6)
+                await line.call("begin", beginning, plan, since)
+                run_id, number = beginning, 0
             standing: Standing = await line.call("collect", run_id, number, POLL_S)
         except lost as error:
-            deaths += 1
-            if deaths > MAX_DEATHS:
+            if run_id:  # a process that takes its time to start again has died once
+                run_id, deaths, back_by_s = "", deaths + 1, time.monotonic() + RESTART_S
+            if deaths > MAX_DEATHS or time.monotonic() > back_by_s:
                 raise (unwrap(error) if unwrap else error) from None
-            await asyncio.sleep(PAUSE_S * deaths)
-            run_id = ""
+            await asyncio.sleep(PAUSE_S)
             continue
         except Exception as error:
             raise (unwrap(error) if unwrap else error) from None

@@ -194,7 +194,7 @@ def test_no_record_of_the_table_is_looked_at() -> None:
 
     mine = table(40)
     other = Table(mine.schema, mine.schema.low + 0 * mine.values, None if mine.labels is None else 0 * mine.labels)
-    for given in (mine, other):
+    for held in (mine, other):
         with pytest.raises(KeyboardInterrupt):
-            attack(given, GanSettings(), canaries=50, seed=1, make=stop)
+            attack(held, GanSettings(), canaries=50, seed=1, make=stop)
     assert (seen[0].values == seen[1].values).all()

@@ -97,7 +97,7 @@ def test_train_generate_verify(people: Path) -> None:
     assert verified.returncode == 0, verified.stderr
     for said in ("proved (research-grade, unaudited)", "not proved", "Not that a generator", "The mean of 'age' is"):
         assert said in verified.stdout
-    assert "The records in data.csv are the committed batch" in verified.stdout
+    assert "The columns of the records in data.csv are the committed batch" in verified.stdout
 
     envelope["claim"]["bias"][0] += 1.0
     (people / "tampered.json").write_text(json.dumps(envelope))

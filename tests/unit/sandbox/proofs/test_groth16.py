@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import py_ecc.optimized_bn128
 import pytest
 
 from chimera.core.errors import InputError, ProofError
@@ -23,7 +24,17 @@ from tests.unit.sandbox.proofs.conftest import Keys, Proved, biased, changed_cla
 
 SYSTEM = Groth16()
 
-ecc: Any = py_ecc.optimized_bn128  # it has no types
+
+def independent() -> Any:
+    """py_ecc raises Python's recursion limit, with which JSON that nests deep overflows the stack of any test."""
+    limit = sys.getrecursionlimit()
+    try:
+        return importlib.import_module("py_ecc.optimized_bn128")
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+ecc = independent()
 
 
 def first_of(proved: Proved) -> tuple[list[int], bytes]:

@@ -91,6 +91,29 @@ def test_a_record_moves_a_step_of_the_discriminator_by_one_clipped_gradient() ->
         assert 0.5 * settings.clip < moved.norm() <= settings.clip * 1.001
 
 
+def test_a_step_s_noise_is_as_large_as_the_ledger_says() -> None:
+    """Of an empty batch the step releases nothing but noise: its spread is the noise multiplier times the clip."""
+    engine = AdversarialEngine(table(), SMALL.model_copy(update={"clip": 0.5, "hidden": 64, "batch": 1}))
+    spreads = []
+    while len(spreads) < 3:
+        batch = engine.sample()
+        if not batch.rows.numel():
+            engine.train_gan_step(batch)
+            spreads.append(float(engine.released().std()))
+    assert engine.ledger.releases[-1].noise_multiplier == engine.noise_multiplier > 0
+    assert np.mean(spreads) == pytest.approx(0.5 * engine.noise_multiplier, rel=0.03)
+    assert len(set(spreads)) == 3
+
+
+def test_a_gradient_that_is_no_number_counts_as_nothing() -> None:
+    engine = AdversarialEngine(table(), SMALL, entropy=1)
+    rows = torch.arange(8)
+    engine._real[rows[3]] = math.nan
+    classes = engine._gan.one_hot(engine._labels[rows])
+    engine._gan.critic_step(engine._real[rows], torch.zeros(8, 3), classes)
+    assert all(torch.isfinite(parameter).all() for parameter in engine._gan.critic.parameters())
+
+
 def test_records_of_the_caller_s_choice_are_refused() -> None:
     engine, other = (AdversarialEngine(table(), SMALL, entropy=1) for _ in range(2))
     batch = engine.sample()

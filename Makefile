@@ -70,10 +70,10 @@ clean: ## remove what make made
 	@touch $@
 
 # What Chimera itself runs is compiled at once, in .base; the rest when it is first imported.
-.venv/.all: .venv/.base .ci/flower.txt
+.venv/.all: .venv/.base .ci/no-deps.txt
 	@echo "Installing Chimera with every extra into .venv (the first time takes a few minutes)"
 	@$(PIP) install --no-compile -c constraints.txt -e '.[all]'
-	@$(PIP) install --no-compile --no-deps -r .ci/flower.txt
+	@$(PIP) install --no-compile --no-deps -r .ci/no-deps.txt
 	@touch $@ .venv/.base
 
 $(BIN)/pip-compile: | $(BIN)/python

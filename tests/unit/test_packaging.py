@@ -26,9 +26,9 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text().splitlines()
 PINS = dict(line.split("==") for line in CONSTRAINTS if not line.startswith("#"))
 
 
-FLOWER = dict(line.split("==") for line in (ROOT / ".ci/flower.txt").read_text().splitlines() if "#" not in line)
+NO_DEPS = dict(line.split("==") for line in (ROOT / ".ci/no-deps.txt").read_text().splitlines() if "#" not in line)
+"""What `make install` brings in without what it asks for."""
 APART = {"federation"}
-"""What `make install` brings in without its bounds: see .ci/flower.txt."""
 
 
 def asked() -> list[Requirement]:
@@ -48,10 +48,10 @@ def test_every_extra_is_in_all() -> None:
     assert everything.extras == set(extras) - APART
 
 
-def test_flower_is_installed_as_the_extra_asks_for_it() -> None:
+def test_what_is_installed_without_its_bounds_is_what_an_extra_asks_for() -> None:
     for name in PROJECT["optional-dependencies"]["federation"]:
-        assert Requirement(name).specifier.contains(FLOWER[Requirement(name).name])
-    for name, pinned in FLOWER.items():
+        assert Requirement(name).specifier.contains(NO_DEPS[Requirement(name).name])
+    for name, pinned in NO_DEPS.items():
         assert version(name) == pinned
 
 

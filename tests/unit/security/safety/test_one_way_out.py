@@ -29,7 +29,7 @@ BY_NAME |= {"create_subprocess_exec", "create_subprocess_shell", "popen", "syste
 """Of asyncio and os, which everybody imports."""
 HARMLESS = {"urllib.parse"}
 OWN = set("actors anomaly api arena cli client core healing http_client llm reload security storage".split())
-OWN |= {"swarm", "system", "treasury"}
+OWN |= {"mcp", "review", "swarm", "system", "treasury"}
 """Packages that talk to Chimera's own users, machines and models. What else there is, is for the public."""
 
 
@@ -187,8 +187,8 @@ MINE = FROM + "Publisher\n\n\nclass Mine(Publisher):\n    async def _send(self, 
         pytest.param("content/x.py", MINE + "def go(mine):\n    mine._send('x', 'y')\n", "calls _send", id="past it"),
         pytest.param("content/x.py", "import httpx\n\n\ndef post(text):\n    ...\n", "no Publisher", id="a function"),
         pytest.param("content/x.py", "import smtplib\n\n\nclass Mail:\n    ...\n", "no Publisher", id="a class"),
-        pytest.param("mcp/x.py", "def _late():\n    import socket\n", "no Publisher", id="a late import"),
-        pytest.param("mcp/x.py", "from http import client\n", "no Publisher", id="the standard library"),
+        pytest.param("content/x.py", "def _late():\n    import socket\n", "no Publisher", id="a late import"),
+        pytest.param("content/x.py", "from http import client\n", "no Publisher", id="the standard library"),
         pytest.param(
             "content/x.py",
             "import httpx\n" + MINE + "if True:\n    def post(text):\n        httpx.post(text)\n",

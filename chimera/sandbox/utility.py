@@ -6,16 +6,13 @@ Esteban, Hyland, Raetsch 2017 (arXiv 1706.02633). The comparison is with the sam
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from chimera.core.errors import InputError, MissingExtra
 from chimera.core.types import Frozen
 from chimera.sandbox.schema import Floats, Integers, Table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SEED = 0
 
@@ -70,32 +67,12 @@ def marginal_distance(one: Table, other: Table) -> float:
     """The mean over the columns of the 1-D Wasserstein distance, each column's range being 1. Raises InputError."""
     from scipy.stats import wasserstein_distance
 
-    return _over_columns(
-        one, other, lambda a, b, column: float(wasserstein_distance(a, b)) / float(one.schema.levels[column])
-    )
-
-
-def total_variation(one: Table, other: Table, *, bins: int = 20) -> float:
-    """The mean over the columns of the total variation distance of their histograms: 0 is the same, 1 is apart.
-
-    The bins are of equal width over the column's range, and no more than it has levels. Raises InputError.
-    """
-
-    def distance(a: Integers, b: Integers, column: int) -> float:
-        levels = int(one.schema.levels[column]) + 1
-        count = min(bins, levels)
-        shares = [np.bincount(each * count // levels, minlength=count) / len(each) for each in (a, b)]
-        return float(np.abs(shares[0] - shares[1]).sum() / 2.0)
-
-    return _over_columns(one, other, distance)
-
-
-def _over_columns(one: Table, other: Table, distance: Callable[[Integers, Integers, int], float]) -> float:
     _same_schema(one, other)
     if not len(one) or not len(other):
         raise InputError("an empty table is at no distance from another")
     left, right = one.schema.index(one.values), other.schema.index(other.values)
-    return float(np.mean([distance(left[:, column], right[:, column], column) for column in range(len(one.schema))]))
+    columns = zip(left.T, right.T, one.schema.levels, strict=True)
+    return float(np.mean([wasserstein_distance(a, b) / levels for a, b, levels in columns]))
 
 
 def _scores(model: _Model, train: Table, test: Table) -> tuple[float, float]:

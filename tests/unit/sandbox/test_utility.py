@@ -8,7 +8,7 @@ import pytest
 from chimera.core.errors import InputError
 from chimera.sandbox.datasets import load, synthetic
 from chimera.sandbox.schema import Table
-from chimera.sandbox.utility import marginal_distance, total_variation, utility
+from chimera.sandbox.utility import marginal_distance, utility
 
 
 def test_real_records_teach_and_shuffled_labels_do_not() -> None:
@@ -35,11 +35,10 @@ def test_one_class_is_chance_and_a_class_that_is_missing_too() -> None:
 
 def test_distances_are_those_of_the_columns() -> None:
     table = synthetic(300, 0)
-    assert marginal_distance(table, table) == total_variation(table, table) == 0.0
+    assert marginal_distance(table, table) == 0.0
     low = Table(table.schema, np.tile(table.schema.low, (9, 1)), np.zeros(9))
     high = Table(table.schema, np.tile(table.schema.low + table.schema.span, (4, 1)), np.zeros(4))
     assert marginal_distance(low, high) == pytest.approx(1.0)
-    assert total_variation(low, high) == pytest.approx(1.0)
     half = table.values.copy()
     half[:, 0] = table.schema.low[0]
     moved = Table(table.schema, half, table.labels)
@@ -49,12 +48,11 @@ def test_distances_are_those_of_the_columns() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     table, wine = synthetic(30, 0), load("wine")
-    for judge in (utility, marginal_distance, total_variation):
+    for judge in (utility, marginal_distance):
         with pytest.raises(InputError, match="schemas"):
             judge(table, wine)
     assert table.labels is not None
     with pytest.raises(InputError, match="two classes"):
         utility(table, table.take(table.labels == 0))
-    for distance in (marginal_distance, total_variation):
-        with pytest.raises(InputError, match="empty"):
-            distance(table, table.take(np.arange(0)))
+    with pytest.raises(InputError, match="empty"):
+        marginal_distance(table, table.take(np.arange(0)))

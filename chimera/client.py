@@ -8,7 +8,9 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import JsonValue, ValidationError
 
 from chimera.core.config import Settings
 from chimera.core.errors import GraphError, InputError, SwarmError
@@ -20,11 +22,12 @@ from chimera.reload.source import read_source
 from chimera.storage.journal import MissionSummary
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
+from chimera.swarm.held import HeldTask, Review
 from chimera.swarm.intent import IntentCompiler
 from chimera.swarm.mission import Mission
 from chimera.swarm.mission_file import load_mission
 from chimera.swarm.policy import Seat
-from chimera.swarm.status import SwarmStatus
+from chimera.swarm.status import HeldStatus, SwarmStatus
 from chimera.system.champions import resolve_model
 
 if TYPE_CHECKING:
@@ -161,6 +164,39 @@ class SwarmCoordinator:
         """End a mission and return what there is by then; one that has ended stays as it is."""
         result: TaskResult | None = await self._running.call("cancel", mission_id)
         return result if result is not None else await self.result(mission_id)
+
+    async def held(self, after: str = "", limit: int = 1_000) -> list[HeldStatus]:
+        """The tasks that wait for a person, over all missions of the swarm, by key: the first behind `after` on."""
+        found: list[HeldStatus] = await self._running.call("held", after, limit)
+        return found
+
+    async def held_task(self, mission_id: str, task_id: str) -> HeldTask:
+        """All that a person has to know to answer. Raises NotThere for a task that is not held."""
+        found: HeldTask = await self._running.call("held_task", mission_id, task_id)
+        return found
+
+    async def reviewed(
+        self,
+        mission_id: str,
+        task_id: str,
+        verdict: Literal["approve", "edit", "reject"],
+        *,
+        by: str,
+        reason: str = "",
+        value: JsonValue = None,
+    ) -> None:
+        """Answer what a task is held for, in the name of a person: its mission goes on, or with `reject` ends failed.
+
+        `value` is for an edit, and a rejection has a reason. The same answer again changes nothing. Raises InputError
+        for an answer that does not fit, for another one than was given, and for a task that is not held.
+        """
+        try:
+            review = Review(verdict=verdict, by=by, reason=reason, value=value)
+        except ValidationError as error:
+            [first, *_] = error.errors(include_url=False, include_input=False)
+            field = ".".join(map(str, first["loc"]))
+            raise InputError(f"{field}: {first['msg']}" if field else str(first["msg"])) from None
+        await self._running.call("reviewed", mission_id, task_id, review)
 
     async def resume(self, mission_id: str) -> None:
         """Go on with a mission that another swarm left unfinished, from its journal; `result` waits for it.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 
+from chimera.actors.expenses import Expenses
+from chimera.actors.missions import Missions
 from chimera.actors.sessions import Submission
 from chimera.core.config import Settings
-from chimera.core.errors import GraphError, NoAgents, Overloaded
+from chimera.core.errors import BudgetExceeded, GraphError, NoAgents, Overloaded, StorageError
 from chimera.core.types import Isolation
+from chimera.storage.journal import MAX_READ
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.policy import Seat
+
+log = logging.getLogger(__name__)
 
 MAX_GRAPH_BYTES = 3_000_000
 """JSON bytes of a mission's graph, which is one event of the journal."""
@@ -22,9 +28,12 @@ def most_missions(max_missions: int, priority: int) -> int:
     return math.ceil(max_missions * (1 + (priority - 4) / 10))
 
 
-def check_load(settings: Settings, priority: int, running: int, missions_per_s: float) -> None:
+def check_load(settings: Settings, priority: int, missions: Missions, missions_per_s: float) -> None:
     """Raises Overloaded when so many missions run that none of this priority is taken. Come back when a tenth of
-    them may have ended."""
+    them may have ended. Those that are held for a person count only towards what a restart can take up again."""
+    running, held = missions.running, missions.held
+    if running + held >= MAX_READ:
+        raise Overloaded(f"{held} missions wait for a person: no more than {MAX_READ} may wait and run", 30.0)
     most = most_missions(settings.max_missions, priority)
     if running < most:
         return
@@ -71,3 +80,15 @@ def admitted(submission: Submission, *, roles: set[str], decomposer: TaskDecompo
         budget=submission.budget,
         swarm=swarm,
     )
+
+
+async def take_up(mission_ids: Iterable[str], missions: Missions, expenses: Expenses) -> None:
+    """Go on with missions that a coordinator which died has left unfinished; one that cannot go on harms no other."""
+    for mission_id in mission_ids:
+        try:
+            await missions.recover(mission_id)
+            await expenses.resume(mission_id)
+        except BudgetExceeded as error:
+            missions.cancel(mission_id, str(error))
+        except StorageError as error:
+            log.error("mission %s cannot go on: %s", mission_id, error)

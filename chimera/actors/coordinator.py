@@ -13,14 +13,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chimera.actors import cluster, scaling
-from chimera.actors.admission import admitted, check_load, check_room
+from chimera.actors.admission import admitted, check_load, check_room, take_up
 from chimera.actors.crew import Crew
+from chimera.actors.enlisted import Enlisted
 from chimera.actors.expenses import Expenses
 from chimera.actors.metrics import SwarmMetrics
 from chimera.actors.missions import Missions
-from chimera.actors.muster import SwarmStream, left, read_muster, spawned
+from chimera.actors.muster import left, open_stream, read_muster, spawned
 from chimera.actors.outbox import Batch
 from chimera.actors.overview import overview
+from chimera.actors.questions import MAX_LISTED, Questions, answer
 from chimera.actors.reloads import Reloads
 from chimera.actors.scaler import Scaler
 from chimera.actors.scribe import Scribe
@@ -28,16 +30,17 @@ from chimera.actors.sessions import Sessions, Submission
 from chimera.actors.tracing import open_tracer
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.config import Settings
-from chimera.core.errors import BudgetExceeded, ChimeraError, InputError, Overloaded, StorageError, SwarmError
+from chimera.core.errors import ChimeraError, InputError, Overloaded, StorageError, SwarmError
 from chimera.core.events import Event, EventKind
 from chimera.core.types import TaskResult
 from chimera.reload.messages import Parcel, Reloaded, ReloadStatus
 from chimera.storage.journal import MAX_READ, Journal, MissionSummary, open_journal
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
+from chimera.swarm.held import HeldTask, Review
 from chimera.swarm.placement import plan_cells
 from chimera.swarm.policy import Seat
-from chimera.swarm.status import Activity, SwarmStatus
+from chimera.swarm.status import Activity, HeldStatus, SwarmStatus
 from chimera.swarm.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -70,12 +73,9 @@ class Coordinator:
         self._tally = Tally(self._clock.monotonic())
         self._metrics = SwarmMetrics()
         self._sessions = Sessions(self._clock)
-        self._seats: dict[str, Seat] = {}
-        self._spawned: dict[str, list[str]] = {}
+        self._agents = Enlisted()
         self._ended: set[str] = set()
         self._missions_per_s = 0.0
-        self._next_agent = 0
-        self._roles: set[str] = set()
         self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._pulse: asyncio.Task[None] | None = None
@@ -86,7 +86,7 @@ class Coordinator:
 
     def __repr__(self) -> str:
         running = self._missions.running if self._journal else 0
-        return f"Coordinator[{self._swarm}] {len(self._seats)} agents, {running} missions"
+        return f"Coordinator[{self._swarm}] {len(self._agents.seats)} agents, {running} missions"
 
     async def awake(self) -> None:
         """Ray awaits this in every process of this actor; one that follows a dead one goes on from the journal."""
@@ -108,11 +108,10 @@ class Coordinator:
         """
         await self.start()
         async with self._spawning:
-            if request and request in self._spawned:
-                return self._spawned[request]
-            check_room(self._settings, [*self._seats.values(), *seats])
-            first, self._next_agent = self._next_agent, self._next_agent + len(seats)
-            named = [seat.named(f"{seat.role}-{first + n}") for n, seat in enumerate(seats)]
+            if request and request in self._agents.requests:
+                return self._agents.requests[request]
+            check_room(self._settings, [*self._agents.seats.values(), *seats])
+            first, named = self._agents.number(seats)
             shares = self._crew.shares(named)
             told = [data for name, mine in shares.items() for data in spawned(name, request, mine)]
             try:
@@ -124,7 +123,7 @@ class Coordinator:
                 except StorageError as error:
                     log.error("agents that were refused may be back after a restart: %s", error)
                 raise
-            self._take_in(named, request)
+            self._agents.take_in(named, request)
             return [seat.agent_id for seat in named]
 
     async def submit(self, session: str, submissions: Sequence[Submission]) -> list[ChimeraError | None]:
@@ -202,6 +201,21 @@ class Coordinator:
         self._missions.cancel(mission_id, why)
         return await self._missions.result(mission_id, MAX_WAIT_S)
 
+    async def held(self, after: str = "", limit: int = MAX_LISTED) -> list[HeldStatus]:
+        """Tasks that wait for a person, by key (`mission/task`), from the first one behind `after` on."""
+        await self.start()
+        return self._questions.listed(after, limit)
+
+    async def held_task(self, mission_id: str, task_id: str) -> HeldTask:
+        """All that a person is shown of a held task. Raises NotThere."""
+        await self.start()
+        return self._questions.held(mission_id, task_id)
+
+    async def reviewed(self, mission_id: str, task_id: str, review: Review) -> None:
+        """A person's answer, which is durable when this returns; see `questions.answer`. Raises InputError."""
+        await self.start()
+        await answer(self._missions, mission_id, task_id, review)
+
     async def resume(self, mission_id: str) -> TaskResult | None:
         """Take a mission over that another swarm left unfinished; the result, if it had ended.
 
@@ -216,7 +230,7 @@ class Coordinator:
             raise InputError(f"mission {mission_id!r} is running in {owner}: cancel it there, or wait for it")
         if owner and owner != self._swarm and self._journal is not None:
             past = await read_muster(self._journal, owner)
-            if wanted := [seat for _, seat in past.seats.values() if seat.role not in self._roles]:
+            if wanted := [seat for _, seat in past.seats.values() if seat.role not in self._agents.roles]:
                 await self.spawn_agents(wanted, request=f"resume {mission_id}")
         return await self._missions.recover(mission_id, taken_over=True)
 
@@ -281,6 +295,7 @@ class Coordinator:
                 await journal.close()
 
     async def _start(self) -> None:
+        self._questions = Questions()
         self._expenses = Expenses(swarm=self._swarm, settings=self._settings, clock=self._clock)
         await self._expenses.begin()
         journal = open_journal(self._settings.journal)
@@ -294,6 +309,7 @@ class Coordinator:
             decomposer=self._decomposer,
             tracer=open_tracer(),
             ended=self._sessions.tell,
+            questions=self._questions,
             paid=self._expenses.ended,
         )
         self._crew = self._missions.crew = Crew(
@@ -323,17 +339,9 @@ class Coordinator:
         gone = set(await self._crew.start(plan_cells(self._cells, self._settings.cells_per_manager), past))
         numbers = sorted(int(agent_id.rpartition("-")[2]) for agent_id in gone)
         await self._stream.note(*((EventKind.AGENTS_LEFT, left(number, 1)) for number in numbers))
-        self._seats = {agent_id: seat for agent_id, seat in self._seats.items() if agent_id not in gone}
-        self._spawned = {request: ids for request, ids in self._spawned.items() if gone.isdisjoint(ids)}
-        self._roles = {seat.role for seat in self._seats.values()}
-        for summary in await journal.missions(MAX_READ, swarm=self._swarm, running=True):
-            try:
-                await self._missions.recover(summary.mission_id)
-                await self._expenses.resume(summary.mission_id)
-            except BudgetExceeded as error:
-                self._missions.cancel(summary.mission_id, str(error))
-            except StorageError as error:
-                log.error("mission %s cannot go on: %s", summary.mission_id, error)
+        self._agents.dismiss(gone)
+        unfinished = await journal.missions(MAX_READ, swarm=self._swarm, running=True)
+        await take_up([told.mission_id for told in unfinished], self._missions, self._expenses)
         summaries = await journal.missions(MAX_READ, swarm=self._swarm)
         self._ended = {told.mission_id for told in summaries if told.last_kind is EventKind.MISSION_ENDED}
         self._crew.listen()
@@ -343,22 +351,12 @@ class Coordinator:
 
     async def _past(self, journal: Journal) -> list[tuple[str, Seat]]:
         """This swarm's agents, by its journal; for a new swarm, none."""
-        muster = await read_muster(journal, self._swarm)
-        self._stream = SwarmStream(
-            swarm=self._swarm, journal=journal, scribe=self._scribe, clock=self._clock, seq=muster.seq
-        )
-        self._next_agent, self._spawned = muster.next_number, muster.requests
-        self._seats = {agent_id: seat for agent_id, (_, seat) in muster.seats.items()}
+        self._stream, muster = await open_stream(self._swarm, journal, self._scribe, self._clock)
+        self._agents = Enlisted(muster)
         self._reloads.begin(muster.reloads, self._stream.note)
         if not muster.seq:
             await self._stream.note((EventKind.SWARM_STARTED, {"cells": self._cells}))
         return list(muster.seats.values())
-
-    def _take_in(self, seats: Sequence[Seat], request: str) -> None:
-        self._seats |= {seat.agent_id: seat for seat in seats}
-        self._roles |= {seat.role for seat in seats}
-        if request:
-            self._spawned.setdefault(request, []).extend(seat.agent_id for seat in seats)
 
     def _has(self, mission_id: str) -> bool:
         return mission_id in self._missions or mission_id in self._ended
@@ -367,8 +365,8 @@ class Coordinator:
         """The brain of a new mission. Raises Overloaded, GraphError, NoAgents."""
         try:
             # first, since whoever offers too much must not cost much
-            check_load(self._settings, submission.priority, self._missions.running, self._missions_per_s)
-            return admitted(submission, roles=self._roles, decomposer=self._decomposer, swarm=self._swarm)
+            check_load(self._settings, submission.priority, self._missions, self._missions_per_s)
+            return admitted(submission, roles=self._agents.roles, decomposer=self._decomposer, swarm=self._swarm)
         except ChimeraError as error:
             self._expenses.ended(submission.mission_id, 0.0)
             if isinstance(error, Overloaded):
@@ -379,6 +377,8 @@ class Coordinator:
         return self._tally.snapshot(
             self._clock.monotonic(),
             running=self._missions.running,
+            held=self._missions.held,
+            waiting=self._questions.longest(),
             reserved=self._missions.reserved,
             scheme=self._settings.journal.partition(":")[0],
         )

@@ -87,7 +87,8 @@ class Expenses:
         limited = [_limited(each, costs.grant_usd) for each in submissions]
         new = [each for each in submissions if not here(each.mission_id)]  # as they are: without a budget, they share
         found = await asyncio.gather(
-            *(costs.reserve(each.mission_id, each.budget.usd, each.deadline_s) for each in new), return_exceptions=True
+            *(costs.reserve(each.mission_id, each.budget.usd, each.deadline_s + each.review_s) for each in new),
+            return_exceptions=True,
         )
         refused: dict[str, ChimeraError] = {}
         for submission, answer in zip(new, found, strict=True):

@@ -8,19 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chimera.actors.crew import Crew
+from chimera.actors.questions import Questions
 from chimera.actors.scribe import Scribe
 from chimera.actors.sessions import Results, pack_result, read_result
 from chimera.actors.tracing import Tracer
 from chimera.core.clock import Clock
 from chimera.core.errors import ChimeraError, InputError, StorageError
 from chimera.core.events import Event, EventKind
-from chimera.core.types import MissionState, Outcome, Spend, TaskResult
+from chimera.core.types import MissionState, Spend, TaskResult
 from chimera.storage.journal import MAX_READ, Journal
 from chimera.swarm.attempt import Attempt, Report
 from chimera.swarm.brain import MissionBrain
+from chimera.swarm.budget import total
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.instructions import (
     Appraise,
+    Ask,
     Cancel,
     Cancelled,
     Dispatch,
@@ -72,6 +75,7 @@ class Missions:
         decomposer: TaskDecomposer,
         tracer: Tracer | None,
         ended: Callable[[str, bytes], None],
+        questions: Questions,
         paid: Callable[[str, float], None] = lambda mission_id, usd: None,
     ) -> None:
         self._swarm = swarm
@@ -83,6 +87,8 @@ class Missions:
         self._tracer = tracer
         self._ended = ended
         self._paid = paid
+        self._questions = questions
+        self._waiting: set[str] = set()
         self._missions: dict[str, _Mission] = {}
         self._results = Results()
         self._look_ups: set[asyncio.Task[None]] = set()
@@ -93,21 +99,18 @@ class Missions:
 
     @property
     def running(self) -> int:
-        """How many missions have not ended."""
-        return len(self._missions)
+        """How many missions have not ended, but for those that only wait for a person."""
+        return len(self._missions) - len(self._waiting)
+
+    @property
+    def held(self) -> int:
+        """How many missions do nothing but wait for a person."""
+        return len(self._waiting)
 
     @property
     def reserved(self) -> Spend:
         """What attempts in progress may still spend, over all missions that have a budget."""
-        held = [
-            mission.brain.reserved for mission in self._missions.values() if mission.brain and mission.brain.limited
-        ]
-        return Spend(
-            usd=sum(spend.usd for spend in held),
-            tokens=sum(spend.tokens for spend in held),
-            calls=sum(spend.calls for spend in held),
-            seconds=sum(spend.seconds for spend in held),
-        )
+        return total(each.brain.reserved for each in self._missions.values() if each.brain and each.brain.limited)
 
     def start(self, brain: MissionBrain, session: str) -> None:
         """Admit a mission."""
@@ -220,7 +223,20 @@ class Missions:
             self._wake(mission_id, mission, min(brain.wake_at, now + 86_400.0))
             open_now = brain.outstanding(self._clock.monotonic())
             self._scribe.put([], lambda: self._dispatch(open_now), lambda error: None)
+            for held in mission.brain.held:  # at once: who lists what waits must miss none
+                self._questions.ask(held)
         return None
+
+    def brain(self, mission_id: str) -> MissionBrain | None:
+        """The brain of a mission that has not ended here."""
+        mission = self._missions.get(mission_id)
+        return mission.brain if mission else None
+
+    async def written(self, mission_id: str, seq: int) -> bool:
+        """Whether a mission's event `seq`, which is on its way to the journal, has become durable."""
+        mission = self._missions.get(mission_id)
+        await self._scribe.written()
+        return mission is not None and mission.last_seq >= seq
 
     async def close(self) -> None:
         """Let nothing more happen, and send the traces that wait."""
@@ -250,6 +266,7 @@ class Missions:
         raise StorageError(f"mission {mission_id}: its journal holds an end but no result")
 
     def _carry_out(self, mission_id: str, mission: _Mission, steps: list[Instruction]) -> None:
+        (self._waiting.add if mission.brain and mission.brain.waits else self._waiting.discard)(mission_id)
         events = [step.event for step in steps if isinstance(step, Record)]
         self._scribe.put(
             events,
@@ -267,8 +284,9 @@ class Missions:
                     mission.last_seq = event.seq
                     if mission.events is not None:
                         mission.events.append(without_content(event))
-                    if event.kind is EventKind.TASK_DECIDED or event.kind is EventKind.TASK_QUARANTINED:
-                        self._count(event)
+                    self._tally.noted(self._clock.monotonic(), event)
+                    if event.kind is EventKind.TASK_REVIEWED:
+                        self._questions.answered(mission_id, event.task_id)
                 case Dispatch(more):
                     attempts.extend(more)
                 case Cancel(attempt_ids):
@@ -278,6 +296,8 @@ class Missions:
                         self.tell(report.mission_id, Reported(report))
                 case Appraise(appraisals):
                     self.crew.appraise(appraisals)
+                case Ask(held):
+                    self._questions.ask(held)
                 case WakeAt(at_s):
                     self._wake(mission_id, mission, at_s)
                 case Finish(result):
@@ -290,14 +310,6 @@ class Missions:
         self._tally.dispatched(len(attempts))
         for refusal in self.crew.dispatch(attempts):
             self.tell(refusal.mission_id, Reported(refusal))
-
-    def _count(self, event: Event) -> None:
-        if event.kind is EventKind.TASK_QUARANTINED:
-            self._tally.quarantined()
-            return
-        after_s, saved = event.data.get("after_s", 0.0), event.data.get("saved", 0)
-        outcome = Outcome(str(event.data["outcome"]))
-        self._tally.task_decided(self._clock.monotonic(), outcome, float(str(after_s)), int(str(saved)))
 
     def _wake(self, mission_id: str, mission: _Mission, at_s: float) -> None:
         if mission.alarm:
@@ -355,6 +367,8 @@ class Missions:
             self._tracer.send(mission.events)
             mission.events = None
         self._missions.pop(mission_id, None)
+        self._waiting.discard(mission_id)
+        self._questions.ended(mission_id)
         self._results.put(mission_id, mission.packed)
         self._ended(mission.session, mission.packed)
         _tell_news(mission)

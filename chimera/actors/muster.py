@@ -80,6 +80,12 @@ class SwarmStream:
         self._in_doubt = False
 
 
+async def open_stream(swarm: str, journal: Journal, scribe: Scribe, clock: Clock) -> tuple[SwarmStream, Muster]:
+    """The swarm's own stream, to go on where it ends, and what stands in it. Raises StorageError."""
+    muster = await read_muster(journal, swarm)
+    return SwarmStream(swarm=swarm, journal=journal, scribe=scribe, clock=clock, seq=muster.seq), muster
+
+
 def spawned(manager: str, request: str, seats: Sequence[Seat]) -> list[dict[str, JsonValue]]:
     """The data of AGENTS_SPAWNED events, each small enough for a journal.
 

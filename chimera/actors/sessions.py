@@ -21,6 +21,9 @@ SESSION_S = 300.0
 MAX_HELD_BYTES = 256_000_000
 """Results that one client has not collected. The oldest are then let go: whoever asks for one gets it all the same."""
 
+MAX_REVIEW_S = 2_678_400.0
+"""For which a mission's money stays set aside while it waits for people: 31 days."""
+
 MAX_KEPT = 1_000
 MAX_KEPT_BYTES = 64_000_000
 """Results of ended missions that stay in memory for late callers; older ones are read from the journal."""
@@ -29,13 +32,15 @@ MAX_KEPT_BYTES = 64_000_000
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A mission as a client hands it over: its graph as JSON, which travels in half the time of a pickle, and beside it
-    the priority, so that what is refused need not be read."""
+    the priority, so that what is refused need not be read. `review_s` is how long people may take over it, one after
+    another."""
 
     mission_id: str
     packed: bytes
     deadline_s: float
     priority: int
     budget: Budget = NO_LIMIT
+    review_s: float = 0.0
 
     @classmethod
     def of(cls, mission_id: str, graph: TaskGraph, deadline_s: float, budget: Budget = NO_LIMIT) -> Submission:
@@ -44,7 +49,8 @@ class Submission:
             packed = strict_json.dumps(graph.model_dump(mode="json", exclude_defaults=True))
         except ValueError as error:
             raise InputError(f"the mission's tasks cannot be written as JSON: {error}") from error
-        return cls(mission_id, packed, deadline_s, graph.nodes[0].task.priority, budget)
+        review_s = sum(node.task.review_s for node in graph.nodes if node.task.review != "never")
+        return cls(mission_id, packed, deadline_s, graph.nodes[0].task.priority, budget, min(review_s, MAX_REVIEW_S))
 
     def graph(self) -> TaskGraph:
         """Raises GraphError for what is none."""

@@ -16,9 +16,13 @@ from chimera.core.config import Settings
 from chimera.core.errors import InputError
 from chimera.core.events import Event, EventKind
 from chimera.core.types import TaskResult
-from chimera.storage.journal import MAX_READ, Journal, open_journal
+from chimera.storage.journal import MAX_READ, Journal, MissionSummary, open_journal
+from chimera.swarm import facts
 
 BAD_INPUT, FAULT = 2, 3
+
+LAST = 100
+"""Events of an unfinished mission that a list looks at."""
 
 
 def execute_list(journal: str | None, *, running: bool, limit: int, as_json: bool) -> int:
@@ -59,21 +63,28 @@ async def _list(journal: str | None, *, running: bool, limit: int, as_json: bool
     opened = _open(read_settings(journal_url=journal))
     try:
         found = await opened.missions(limit, running=running)
+        states = [await _state(opened, mission) for mission in found]
     finally:
         await opened.close()
-    for mission in found:
+    for mission, state in zip(found, states, strict=True):
         if as_json:
-            render.line(render.to_line(mission.model_dump(mode="json")))
+            render.line(render.to_line({**mission.model_dump(mode="json"), "state": state}))
             continue
         began = datetime.fromtimestamp(mission.first_at_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        ended = mission.last_kind is EventKind.MISSION_ENDED
-        state = "ended" if ended else "unfinished"
         render.say(
             (f"{mission.mission_id:24}", "bold"), f"  {began}  {state:10} {mission.events:6} events  {mission.swarm}"
         )
     if not found and not as_json:
         render.note("no missions in this journal")
     return 0
+
+
+async def _state(journal: Journal, mission: MissionSummary) -> str:
+    """Where a mission stands, as far as its last events tell: a held one waits for a person."""
+    if mission.last_kind is EventKind.MISSION_ENDED:
+        return "ended"
+    last = await journal.read(mission.mission_id, after=max(0, mission.events - LAST))
+    return "held" if facts.held_in(last) else "unfinished"
 
 
 def _open(settings: Settings) -> Journal:

@@ -17,6 +17,8 @@ class EventKind(StrEnum):
     ATTEMPT_STARTED = "attempt_started"
     REPLY_ACCEPTED = "reply_accepted"
     ATTEMPT_FAILED = "attempt_failed"
+    TASK_HELD = "task_held"
+    TASK_REVIEWED = "task_reviewed"
     TASK_DECIDED = "task_decided"
     TASK_QUARANTINED = "task_quarantined"
     GRAPH_EXPANDED = "graph_expanded"
@@ -29,6 +31,15 @@ class EventKind(StrEnum):
     HEART_STEP_TAKEN = "heart_step_taken"
     RELOAD_PROPOSED = "reload_proposed"
     RELOAD_COMMITTED = "reload_committed"
+    REVIEW_ASKED = "review_asked"
+    REVIEW_CLAIMED = "review_claimed"
+    REVIEW_RELEASED = "review_released"
+    REVIEW_EDITED = "review_edited"
+    REVIEW_VOTED = "review_voted"
+    REVIEW_DECIDED = "review_decided"
+    REVIEW_ESCALATED = "review_escalated"
+    REVIEW_EXPIRED = "review_expired"
+    REVIEW_WITHDRAWN = "review_withdrawn"
 
 
 class Event(Frozen):

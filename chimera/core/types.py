@@ -17,6 +17,12 @@ Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)]
 """A duration of at most a day."""
 
+ReviewSeconds = Annotated[float, Field(gt=0.0, le=2_678_400.0, allow_inf_nan=False)]
+"""How long a person may take: at most 31 days."""
+
+WhenReviewed = Literal["never", "policy", "always"]
+"""Whether a person looks at a decision before the mission goes on; `policy`: where the swarm is not sure enough."""
+
 MAX_REPLICAS = 64
 
 MAX_PRIORITY = 9
@@ -179,6 +185,9 @@ class Task(Frozen):
     fewer calls. With `different_policies` no two replicas go to agents of the same policy. `skill` asks for an agent
     that has it. `priority` orders what waits. `spend` is the most that one attempt may spend of the mission's budget;
     the default is an equal share of what is left for each try that the mission's replicas may still make.
+
+    With `review` a decision is held until a person has looked at it: `always`, or by `policy` where the confidence in
+    it is below `review_below`. Nobody works meanwhile and no deadline runs; after `review_s` it counts as rejected.
     """
 
     goal: str = Field(min_length=1, max_length=20_000)
@@ -198,6 +207,9 @@ class Task(Frozen):
     skill: Name | None = None
     priority: Priority = 4
     spend: Budget | None = None
+    review: WhenReviewed = "never"
+    review_below: Share = 0.7
+    review_s: ReviewSeconds = 604_800.0
 
     @model_validator(mode="after")
     def _threshold_only_for_quorum(self) -> Task:

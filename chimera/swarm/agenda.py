@@ -21,10 +21,6 @@ class Agenda:
         self._forget()
         return min(self._dues[0][0] if self._dues else math.inf, self._retries[0][0] if self._retries else math.inf)
 
-    def due_s(self, name: str) -> float:
-        """When the task, which is in progress, has to be decided."""
-        return self._due_s[name]
-
     def begin(self, name: str, due_s: float) -> None:
         """A task starts."""
         self._due_s[name] = due_s

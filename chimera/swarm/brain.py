@@ -12,7 +12,6 @@ with the wall clock's time and goes on as the monotonic clock does, whatever bec
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import replace
 
 from chimera.core.errors import GraphError, ReplyError
@@ -20,12 +19,13 @@ from chimera.core.events import Event, EventKind
 from chimera.core.types import Budget, Decision, FailureKind, Reply, Spend
 from chimera.swarm import facts
 from chimera.swarm.agenda import Agenda
-from chimera.swarm.attempt import NO_LIMIT, Attempt, Report, Settled
-from chimera.swarm.budget import Purse
+from chimera.swarm.attempt import NO_LIMIT, Appraisal, Attempt, Report, Settled
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
+from chimera.swarm.held import HeldTask, Holding, Holds, Review, appraise_reviewed, to_review, told, withheld
 from chimera.swarm.instructions import (
     Appraise,
+    Ask,
     Cancel,
     Cancelled,
     Dispatch,
@@ -35,19 +35,17 @@ from chimera.swarm.instructions import (
     Record,
     Reported,
     Resumed,
+    Reviewed,
     Started,
     Tick,
     WakeAt,
 )
 from chimera.swarm.known import known
+from chimera.swarm.outgoing import NO_MONEY, Outgoing
 from chimera.swarm.progress import Progress
 from chimera.swarm.running import Fault, RunningTask, appraise_failure, appraise_voters, vote_of
+from chimera.swarm.timeline import TimeLine
 from chimera.swarm.verdict import End, confidence_in, verdict
-
-NO_MONEY = (
-    "the mission's budget has not enough left for this attempt (what an attempt spent whose host died is not known,"
-    " and counts as all it had): raise the budget, or lower the task's `spend`"
-)
 
 
 class MissionBrain:
@@ -65,34 +63,38 @@ class MissionBrain:
     ) -> None:
         self.mission_id = mission_id
         self.ended = False
-        self.wake_at = math.inf
-        """When the last `WakeAt` asked for a Tick, in monotonic seconds."""
         self._swarm = swarm
-        self._deadline_s = deadline_s
+        self._time = TimeLine(deadline_s)
         self._budget = budget
-        self._purse = Purse(budget)
         self._progress = Progress(graph, decomposer)
         self._agenda = Agenda()
+        self.holds = Holds()
         self._running: dict[str, RunningTask] = {}
-        self._open: dict[str, RunningTask] = {}
-        self._queue: deque[tuple[RunningTask, int]] = deque()
-        self._ahead = sum(node.task.replicas * node.task.max_attempts for node in graph.nodes)
+        ahead = sum(node.task.replicas * node.task.max_attempts for node in graph.nodes)
+        self._outgoing = Outgoing(mission_id, budget, ahead)
         self._unheard: list[str] = []
         self._steps: list[Instruction] = []
-        self._sending: list[Attempt] = []
-        self._seq = 0
-        self._offset_s: float | None = None
-        self._now_s = -math.inf
-        self._wake_s = math.inf
-        self._started_s = self._base_s = 0.0
-        self._attempts = 0
-        self._usd = self._seconds = 0.0
-        self._tokens = self._calls = 0
+        self.seq = 0
+
+    @property
+    def wake_at(self) -> float:
+        """When the last `WakeAt` asked for a Tick, in monotonic seconds."""
+        return self._time.wake_at
+
+    @property
+    def held(self) -> list[HeldTask]:
+        """The tasks that wait for a person."""
+        return [holding.shown(self.mission_id) for holding in self.holds]
+
+    @property
+    def waits(self) -> bool:
+        """Whether all that goes on is that a person is waited for."""
+        return bool(self.holds) and not self._running
 
     @property
     def open_attempts(self) -> list[str]:
         """The attempts that have not ended."""
-        return list(self._open)
+        return list(self._outgoing.open)
 
     @property
     def priority(self) -> int:
@@ -101,42 +103,44 @@ class MissionBrain:
     @property
     def limited(self) -> bool:
         """Whether the mission has a budget."""
-        return self._purse.limited
+        return self._outgoing.purse.limited
 
     @property
     def reserved(self) -> Spend:
         """What attempts in progress may still spend of the mission's budget."""
-        return self._purse.reserved
+        return self._outgoing.purse.reserved
 
     @property
     def spent(self) -> Spend:
         """What attempts that ended have spent of the mission's budget."""
-        return self._purse.spent
+        return self._outgoing.purse.spent
 
     def outstanding(self, now: float) -> tuple[Attempt, ...]:
         """Every attempt in progress, as it was dispatched but for the time that is left: to be sent once more."""
-        now_s = now + (self._offset_s or 0.0)
+        now_s = self._time.at(now)
         return tuple(
-            self._attempt(task, attempt_id, now_s) for task in self._running.values() for attempt_id in task.open
+            self._outgoing.attempt(task, attempt_id, self._left_s(task, now_s))
+            for task in self._running.values()
+            for attempt_id in task.open
         )
 
     def handle(self, happening: Happening, now: float, wall: float | None = None) -> list[Instruction]:
         """What to do now that `happening` has happened at `now` (monotonic seconds). `wall` counts the first time."""
-        if self._offset_s is None:
+        if not self._time.synchronized:
             self.synchronize(now, now if wall is None else wall)
-        return self.happened(happening, max(self._now_s, now + (self._offset_s or 0.0)))
+        return self.happened(happening, max(self._time.now_s, self._time.at(now)))
 
     def synchronize(self, now: float, wall: float) -> None:
         """`now` (monotonic) is `wall` on the mission's time line, or its latest event's time if that is later."""
-        self._offset_s = max(wall, self._now_s) - now
-        self.wake_at = self._wake_s - self._offset_s
+        self._time.synchronize(now, wall)
 
     def happened(self, happening: Happening, now_s: float) -> list[Instruction]:
         """As `handle`, at a second of the mission's own time line: `at_s` of what is recorded."""
         if self.ended:
             return []
-        self._now_s = now_s
-        self._queue.extend((self._running[name], replica) for name, replica in self._agenda.retries(now_s))
+        self._time.now_s = now_s
+        for name, replica in self._agenda.retries(now_s):
+            self._outgoing.ask(self._running[name], [replica])
         match happening:
             case Reported(report):
                 self._report(report)
@@ -149,63 +153,49 @@ class MissionBrain:
                 self._end(cancelled=why)
             case Resumed(swarm):
                 self._resume(swarm)
+            case Reviewed(name, review):
+                self._reviewed(name, review)
         self._advance()
         steps, self._steps = self._steps, []
         return steps
 
     def _start(self) -> None:
-        if self._seq:
+        if self.seq:
             return
-        self._started_s = self._base_s = self._now_s
-        told = facts.admitted(self._progress.graph, self._deadline_s, self._budget if self.limited else None)
-        self._record(EventKind.MISSION_ADMITTED, "", told)
+        self._time.begin()
+        budget = self._budget if self.limited else None
+        admitted = facts.admitted(self._progress.graph, self._time.deadline_s, budget)
+        self._record(EventKind.MISSION_ADMITTED, "", admitted)
 
     def _resume(self, swarm: str) -> None:
         self._swarm = swarm
-        self._base_s = self._now_s
-        self._agenda.begin_anew({name: self._due_s(task.node) for name, task in self._running.items()})
+        self._time.begin_anew()
+        self._begin_dues_anew()
+        self.holds.begin_anew(self._time.now_s)
         self._record(EventKind.MISSION_RESUMED, "", {})
-        if self._purse.limited:
-            self._write_off()
-
-    def _write_off(self) -> None:
-        """What the other swarm's attempts spent is not known: it counts as all they had, and they are made anew."""
-        for attempt_id in self._purse.attempts:
-            self._purse.settle(attempt_id, None)
-        for task in self._running.values():
-            for attempt_id, replica in task.open.items():
-                del self._open[attempt_id]
-                self._wait(task, replica)
-                self._queue.append((task, replica))
-            task.open.clear()
+        if self.limited:
+            self._outgoing.write_off(self._running.values())
 
     def _tick(self) -> None:
-        self._wake_s = self.wake_at = math.inf
-        if self._now_s >= self._base_s + self._deadline_s:
+        now_s, self._time.wake_s = self._time.now_s, math.inf
+        if now_s >= self._time.due_s():
             self._end(expired=True)
             return
-        for name in self._agenda.overdue(self._now_s):
+        for name in self.holds.overdue(now_s):
+            self._reviewed(name, None)
+            return
+        for name in self._agenda.overdue(now_s):
             self._close(self._running[name], expired=True)
 
     def _report(self, report: Report) -> None:
-        if self._purse.limited:
-            spent = report.spent.model_copy(update={"seconds": report.elapsed_s})
-            unknown = report.failure is FailureKind.LOST
-            had_money = self._purse.settle(report.attempt_id, None if unknown else spent)
-        else:
-            had_money = False
-        task = self._open.pop(report.attempt_id, None)
+        had_money = self._outgoing.settle(report)
+        task = self._outgoing.open.pop(report.attempt_id, None)
         if task is None:  # late: its task was decided without it
             if had_money:  # in the journal all the same: what it gave back may be spent by others
-                task_key, replica_, _ = report.attempt_id.rsplit("/", 2)
-                told = facts.failed(int(replica_), report, late=True)
-                self._record(EventKind.ATTEMPT_FAILED, task_key.removeprefix(f"{self.mission_id}/"), told)
+                self._record(EventKind.ATTEMPT_FAILED, *facts.late(report))
             return
         replica = task.open.pop(report.attempt_id)
-        self._usd += report.spent.usd
-        self._tokens += report.spent.tokens
-        self._calls += report.spent.calls
-        self._seconds += report.elapsed_s
+        self._outgoing.bill.add(report.spent, report.elapsed_s)
         if report.failure is None:
             try:
                 reply = Reply.model_validate_json(report.reply or b"")
@@ -216,7 +206,7 @@ class MissionBrain:
             else:
                 task.votes.append(vote)
                 task.barred.add(report.agent)
-                self._ahead -= task.ahead.pop(replica)
+                self._outgoing.done(task, replica)
                 self._record(EventKind.REPLY_ACCEPTED, task.node.id, facts.accepted(replica, report, reply))
                 self._decided(task, decision)
                 return
@@ -227,69 +217,87 @@ class MissionBrain:
         if blamed := appraise_failure(task.node, report):
             self._steps.append(Appraise(blamed))
         if task.failed(replica, report):
-            again_s = self._now_s + task.pause_s(self.mission_id, replica)
-            if again_s < self._agenda.due_s(task.node.id):
-                self._wait(task, replica)
+            again_s = self._time.now_s + task.pause_s(self.mission_id, replica)
+            if again_s < self._time.due_s(task.node.task.deadline_s):
+                self._outgoing.wait(task, replica)
                 self._agenda.retry(again_s, task.node.id, replica)
                 return
             report = replace(report, detail=f"{report.detail}; the deadline leaves no time for another try")
         if evidence := task.evidence(replica):
             self._record(EventKind.TASK_QUARANTINED, task.node.id, {"replica": replica, "evidence": [*evidence]})
         report = task.last_word(replica, report)
-        self._ahead -= task.ahead.pop(replica)
+        self._outgoing.done(task, replica)
         vote = vote_of(replica, report)
         task.votes.append(vote)
         self._decided(task, task.vote.add(vote))
 
-    def _wait(self, task: RunningTask, replica: int) -> None:
-        self._ahead += task.wait(replica)
-
     def _decided(self, task: RunningTask, decision: Decision | None) -> None:
         if decision is None:
-            self._queue.extend((task, replica) for replica in task.to_ask())
+            self._outgoing.ask(task, task.to_ask())
             return
         self._settle(task, decision, saved=len(task.open) + len(task.waiting))
         if task.input_error and not any(vote.reply for vote in task.votes):
             self._end(fault=task.input_error)
 
-    def _close(self, task: RunningTask, *, expired: bool) -> None:
+    def _close(self, task: RunningTask, *, expired: bool, ending: bool = False) -> None:
         """Decide the task over the votes that are in."""
-        missing = dict.fromkeys(task.waiting.difference(task.spare), "")
-        missing |= {replica: attempt_id for attempt_id, replica in task.open.items()}
-        if expired and missing:
+        if expired and task.silence(self.mission_id, min(task.node.task.deadline_s, self._time.deadline_s)):
             self._unheard.append(task.node.id)
-            detail = f"not heard: the task's time of {min(task.node.task.deadline_s, self._deadline_s):g} s was up"
-            for replica, attempt_id in missing.items():
-                unheard = Report(attempt_id, self.mission_id, failure=FailureKind.TIMEOUT, detail=detail)
-                task.votes.append(vote_of(replica, unheard))
-        self._settle(task, task.vote.close())
+        self._settle(task, task.vote.close(), ending=ending)
 
-    def _settle(self, task: RunningTask, decision: Decision, *, saved: int = 0) -> None:
+    def _settle(self, task: RunningTask, decision: Decision, *, saved: int = 0, ending: bool = False) -> None:
+        """The vote is over. Where a person has to look at it the task is held, or decided to be nothing at the end."""
         node = task.node
         del self._running[node.id]
         self._agenda.end(node.id)
-        self._ahead -= sum(task.ahead.values())
-        task.waiting.clear()
+        self._outgoing.close(task)
         votes = tuple(sorted(task.votes, key=lambda vote: (vote.policy, vote.voter)))
         supporters = task.vote.supporters
         settled = Settled(node.task.inputs, decision, votes, confidence_in(decision, votes, supporters), supporters)
-        self._progress.settle(node.id, settled)
-        after_s = round(self._now_s - task.started_at_s, 6)
-        self._record(EventKind.TASK_DECIDED, node.id, facts.decided(decision, after_s, saved))
-        if found := appraise_voters(node, settled, self._progress.settled):
-            self._steps.append(Appraise(found))
-        if task.open:
-            self._call_off(task)
-
-    def _call_off(self, task: RunningTask) -> None:
-        """Nobody waits for the task's attempts any more. Those that this very step began are never sent."""
-        unsent = {attempt.id for attempt in self._sending if attempt.id in task.open}
-        self._sending = [attempt for attempt in self._sending if attempt.id not in unsent]
-        self._attempts -= len(unsent)
-        for attempt_id in task.open:
-            del self._open[attempt_id]
-        if sent := tuple(attempt_id for attempt_id in task.open if attempt_id not in unsent):
+        now_s = self._time.now_s
+        after_s = round(now_s - task.started_at_s, 6)
+        if not to_review(node.task, settled):
+            self._decide(node, settled, after_s, saved, appraise_voters(node, settled, self._progress.settled))
+        elif ending:
+            self._decide(node, withheld(settled), after_s, saved)
+        else:
+            self._hold(Holding(task, settled, after_s, saved, now_s, now_s + node.task.review_s))
+        if sent := self._outgoing.call_off(task):
             self._steps.append(Cancel(sent))
+
+    def _decide(
+        self, node: TaskNode, settled: Settled, after_s: float, saved: int, found: tuple[Appraisal, ...] = ()
+    ) -> None:
+        self._progress.settle(node.id, settled)
+        self._record(EventKind.TASK_DECIDED, node.id, facts.decided(settled.decision, after_s, saved))
+        if found:
+            self._steps.append(Appraise(found))
+
+    def _hold(self, holding: Holding) -> None:
+        """Ask a person, and let the deadline stand still until all that is held was answered."""
+        if not self.holds:
+            self._time.stop()
+            self._begin_dues_anew()
+        self.holds.add(holding)
+        self._record(EventKind.TASK_HELD, holding.task.node.id, facts.held(holding))
+        self._steps.append(Ask(holding.shown(self.mission_id)))
+
+    def _reviewed(self, name: str, review: Review | None) -> None:
+        """A person has answered, or (None) nobody has in time. An answer that does not fit changes nothing."""
+        if name not in self.holds or (review and self.holds.refusal(name, review)):
+            return
+        holding = self.holds.pop(name, review)
+        self._record(EventKind.TASK_REVIEWED, name, facts.reviewed(review))
+        if not self.holds:
+            self._time.go_on()
+            self._begin_dues_anew()
+        node, settled = holding.task.node, holding.reviewed(review)
+        found = appraise_reviewed(holding, review, settled, self._progress.settled)
+        self._decide(node, settled, holding.after_s, holding.saved, found)
+        if not settled.decision.agreed:
+            self._end(fault=Fault("SwarmError", f"{name}: {told(review)}", "rejected"))
+        elif name in self._unheard:  # a person has made up for those who were not heard
+            self._unheard.remove(name)
 
     def _advance(self) -> None:
         """Start whatever may start; end the mission when nothing more can come."""
@@ -301,19 +309,17 @@ class MissionBrain:
                     self._launch(node)
                 else:
                     self._expand(node)
-            elif not (self._queue and self._try_next()):
+            elif not self._try_next():
                 break
-        if not self.ended and not self._running:
+        if not self.ended and not self._running and not self.holds:
             self._end()
         if self.ended:
             return
-        if self._sending:
-            self._steps.append(Dispatch(tuple(self._sending)))
-            self._sending = []
-        next_s = min(self._agenda.next_s, self._base_s + self._deadline_s)
-        if next_s != self._wake_s:
-            self._wake_s = next_s
-            self.wake_at = next_s - (self._offset_s or 0.0)
+        if sending := self._outgoing.take():
+            self._steps.append(Dispatch(sending))
+        next_s = min(self._agenda.next_s, self.holds.next_s, self._time.due_s())
+        if next_s != self._time.wake_s:
+            self._time.wake_s = next_s
             self._steps.append(WakeAt(self.wake_at))
 
     def _expand(self, fan: TaskNode) -> None:
@@ -322,75 +328,63 @@ class MissionBrain:
         except GraphError as error:
             self._end(fault=Fault(type(error).__name__, str(error), error.reason))
             return
-        self._ahead += (sum(node.task.replicas for node in tasks) - fan.task.replicas) * fan.task.max_attempts
+        self._outgoing.ahead += (sum(node.task.replicas for node in tasks) - fan.task.replicas) * fan.task.max_attempts
         self._record(EventKind.GRAPH_EXPANDED, fan.id, {"tasks": len(tasks)})
 
     def _launch(self, node: TaskNode) -> None:
-        task = self._running[node.id] = RunningTask.of(node, self._progress.upstream(node), self._now_s)
-        self._agenda.begin(node.id, self._due_s(node))
+        task = self._running[node.id] = RunningTask.of(node, self._progress.upstream(node), self._time.now_s)
+        self._agenda.begin(node.id, self._time.due_s(node.task.deadline_s))
         self._record(EventKind.TASK_STARTED, node.id, {"role": node.task.role, "replicas": node.task.replicas})
-        self._queue.extend((task, replica) for replica in task.to_ask())
+        self._outgoing.ask(task, task.to_ask())
 
     def _try_next(self) -> bool:
         """Send out the replica that has waited longest, or fail it if no money can come; False: it has to wait on."""
-        task, replica = self._queue[0]
-        attempt_id = task.next_id(self.mission_id, replica)
-        funded = True
-        if replica in task.waiting and self._purse.limited:
-            ask = self._purse.share(self._ahead, task.node.task.spend)
-            funded = self._purse.reserve(attempt_id, ask)
-            if not funded and self._purse.could(ask):
-                return False
-        self._queue.popleft()
-        if replica in task.waiting:  # or else its task has been decided
-            task.waiting.discard(replica)
-            if funded:
-                self._begin(task, replica, attempt_id)
-            else:
-                broke = Report("", self.mission_id, failure=FailureKind.NO_BUDGET, detail=NO_MONEY)
-                self._failed(task, replica, broke)
-        return True
-
-    def _begin(self, task: RunningTask, replica: int, attempt_id: str) -> None:
-        task.begin(attempt_id, replica)
-        self._ahead -= 1
-        self._open[attempt_id] = task
-        self._attempts += 1
-        self._sending.append(self._attempt(task, attempt_id, self._now_s))
-        if task.tries[replica] > 1 or self._now_s > task.started_at_s:
+        turn = self._outgoing.turn()
+        if turn is None:
+            return False
+        task, replica = turn.task, turn.replica
+        if not turn.funded:
+            self._failed(task, replica, Report("", self.mission_id, failure=FailureKind.NO_BUDGET, detail=NO_MONEY))
+            return True
+        self._outgoing.begin(turn, self._left_s(task, self._time.now_s))
+        if task.tries[replica] > 1 or self._time.now_s > task.started_at_s:
             self._record(EventKind.ATTEMPT_STARTED, task.node.id, {"replica": replica, "try": task.tries[replica]})
-
-    def _attempt(self, task: RunningTask, attempt_id: str, now_s: float) -> Attempt:
-        spend = self._purse.grant(attempt_id) if self._purse.limited else task.node.task.spend or NO_LIMIT
-        return task.attempt(self.mission_id, attempt_id, self._due_s(task.node) - now_s, spend)
+        return True
 
     def _end(self, *, fault: Fault | None = None, expired: bool = False, cancelled: str | None = None) -> None:
         for task in list(self._running.values()):
-            self._close(task, expired=expired)
+            self._close(task, expired=expired, ending=True)
+        for held in self.holds:
+            self.holds.pop(held.task.node.id, None)
+            self._decide(held.task.node, withheld(held.proposed), held.after_s, held.saved)
         self.ended = True
         result = verdict(
             self.mission_id,
             self._progress.output,
             self._progress.settled,
-            End(fault, cancelled, self._deadline_s if expired else None, self._unheard),
-            elapsed_s=round(self._now_s - self._started_s, 6),
-            spent=known(Spend, usd=self._usd, tokens=self._tokens, calls=self._calls, seconds=self._seconds),
-            attempts=self._attempts,
+            End(fault, cancelled, self._time.deadline_s if expired else None, self._unheard),
+            elapsed_s=round(self._time.now_s - self._time.started_s, 6),
+            spent=self._outgoing.bill.total,
+            attempts=self._outgoing.begun,
         )
         self._record(EventKind.MISSION_ENDED, "", facts.ended(result))
         self._steps.append(Finish(result))
 
-    def _due_s(self, node: TaskNode) -> float:
-        return self._base_s + min(node.task.deadline_s, self._deadline_s)
+    def _left_s(self, task: RunningTask, now_s: float) -> float:
+        return self._time.left_s(task.node.task.deadline_s, now_s)
+
+    def _begin_dues_anew(self) -> None:
+        due_s = {name: self._time.due_s(task.node.task.deadline_s) for name, task in self._running.items()}
+        self._agenda.begin_anew(due_s)
 
     def _record(self, kind: EventKind, task_id: str, data: facts.Data) -> None:
-        self._seq += 1
+        self.seq += 1
         event = known(
             Event,
             mission_id=self.mission_id,
-            seq=self._seq,
+            seq=self.seq,
             kind=kind,
-            at_s=self._now_s,
+            at_s=self._time.now_s,
             task_id=task_id,
             swarm=self._swarm,
             data=data,

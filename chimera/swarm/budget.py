@@ -5,9 +5,11 @@ Amounts are counted in whole units (billionths of a dollar, microseconds), so th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from chimera.core.types import Budget, Spend
+from chimera.swarm.known import known
 
 _USD, _SECOND = 1_000_000_000, 1_000_000
 
@@ -109,6 +111,30 @@ class Purse:
             limit is None or (amount is not None and had + amount <= limit)
             for limit, amount, had in zip(self._limit, ask, used, strict=True)
         )
+
+
+class Bill:
+    """What attempts say that they have spent, summed up."""
+
+    def __init__(self) -> None:
+        self._usd = self._seconds = 0.0
+        self._tokens = self._calls = 0
+
+    def add(self, spent: Spend, seconds: float) -> None:
+        self._usd += spent.usd
+        self._tokens += spent.tokens
+        self._calls += spent.calls
+        self._seconds += seconds
+
+    @property
+    def total(self) -> Spend:
+        return known(Spend, usd=self._usd, tokens=self._tokens, calls=self._calls, seconds=self._seconds)
+
+
+def total(spends: Iterable[Spend]) -> Spend:
+    """The sum of them."""
+    several = tuple(spends)
+    return Spend(**{name: sum(getattr(each, name) for each in several) for name in Spend.model_fields})
 
 
 def _units(amounts: Budget | Spend) -> _Units:

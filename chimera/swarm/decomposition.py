@@ -12,6 +12,8 @@ from chimera.swarm.mission import Mission, TaskDraft
 EXTRACTION_SHARE = 0.8
 """The share of a brief's deadline when extraction ends, whoever is still at it: the rest is for a partial answer."""
 
+_REVIEW = ("review", "review_below", "review_s")
+
 
 class TaskDecomposer:
     """Makes graphs of at most `max_nodes` tasks. Raises GraphError; see `TaskGraph` for the reasons.
@@ -25,10 +27,12 @@ class TaskDecomposer:
     def decompose(self, mission: Mission) -> TaskGraph:
         """The graph of `mission`: its own tasks, or a brief over its documents, or a single task."""
         if mission.tasks:
-            return self._own_tasks(mission)
-        if mission.docs is not None:
-            return self.validate(_brief(mission))
-        return self.validate(TaskGraph(nodes=(TaskNode(id="task", task=_task(mission)),), output="task"))
+            graph = self._own_tasks(mission)
+        elif mission.docs is not None:
+            graph = self.validate(_brief(mission))
+        else:
+            graph = self.validate(TaskGraph(nodes=(TaskNode(id="task", task=_task(mission)),), output="task"))
+        return _with_review(mission, graph)
 
     def validate(self, graph: TaskGraph) -> TaskGraph:
         """`graph`, if it is within `max_nodes`; it is valid in every other way since it was made."""
@@ -121,6 +125,18 @@ def _node(mission: Mission, draft: TaskDraft) -> TaskNode:
         [first, *_] = error.errors(include_url=False, include_input=False)
         raise MissionError(f"task {draft.id!r}: {first['msg'].removeprefix('Value error, ')}") from None
     return TaskNode(id=draft.id, task=task, after=draft.after, each=draft.each, needs=draft.needs)
+
+
+def _with_review(mission: Mission, graph: TaskGraph) -> TaskGraph:
+    """The graph with the mission's own review at its output, as far as that task says nothing else itself."""
+    draft = next((draft for draft in mission.tasks if draft.id == graph.output), None)
+    if mission.review == "never" or (draft is not None and draft.review is not None):
+        return graph
+    own = {name for name in _REVIEW if draft is not None and getattr(draft, name) is not None}
+    rule = {name: getattr(mission, name) for name in _REVIEW if name not in own}
+    output = graph.node(graph.output)
+    held = output.model_copy(update={"task": output.task.model_copy(update=rule)})
+    return TaskGraph(nodes=tuple(held if node is output else node for node in graph.nodes), output=graph.output)
 
 
 def _brief(mission: Mission) -> TaskGraph:

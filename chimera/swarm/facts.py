@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from pydantic import JsonValue
 
-from chimera.core.events import Event
+from chimera.core.events import Event, EventKind
 from chimera.core.types import Budget, Decision, FailureKind, Reply, Spend, TaskResult
 from chimera.swarm.attempt import Report
 from chimera.swarm.graph import TaskGraph
+from chimera.swarm.held import NOBODY, Holding, Review
 
 Data = dict[str, JsonValue]
 
@@ -45,6 +47,12 @@ def failed(replica: int, report: Report, *, late: bool = False) -> Data:
     return told
 
 
+def late(report: Report) -> tuple[str, Data]:
+    """Of an attempt that nobody waited for any more: its task, and what is kept of it."""
+    task_key, replica, _ = report.attempt_id.rsplit("/", 2)
+    return task_key.removeprefix(f"{report.mission_id}/"), failed(int(replica), report, late=True)
+
+
 def report(event: Event) -> Report:
     """The report that an accepted reply or a failed attempt came from. Raises KeyError, TypeError or ValueError."""
     data = event.data
@@ -77,6 +85,36 @@ def decided(decision: Decision, after_s: float, saved: int) -> Data:
         "after_s": after_s,
         "saved": saved,
     }
+
+
+def held(holding: Holding) -> Data:
+    """The decision that is proposed, how sure the swarm is of it, and until when somebody may answer."""
+    proposed = decided(holding.proposed.decision, holding.after_s, holding.saved)
+    return {**proposed, "confidence": holding.proposed.confidence, "until_s": holding.until_s}
+
+
+def reviewed(review: Review | None) -> Data:
+    """None: nobody has answered in time."""
+    if review is None:
+        return {"verdict": "reject", "by": "", "reason": NOBODY}
+    told: Data = {"verdict": review.verdict, "by": review.by, "reason": review.reason}
+    return {**told, "value": review.value} if review.verdict == "edit" else told
+
+
+def review(event: Event) -> Review | None:
+    """What `reviewed` told. Raises ValueError."""
+    return Review.model_validate(event.data) if event.data.get("by") else None
+
+
+def held_in(events: Iterable[Event]) -> list[str]:
+    """The tasks that wait for a person, as far as these events of a mission tell."""
+    waiting: dict[str, None] = {}
+    for event in events:
+        if event.kind is EventKind.TASK_HELD:
+            waiting[event.task_id] = None
+        elif event.kind in (EventKind.TASK_REVIEWED, EventKind.TASK_DECIDED):
+            waiting.pop(event.task_id, None)
+    return list(waiting)
 
 
 def ended(result: TaskResult) -> Data:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from chimera.core.events import Event
 from chimera.core.types import TaskResult
 from chimera.swarm.attempt import Appraisal, Attempt, Report
+from chimera.swarm.held import HeldTask, Review
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,15 @@ class Resumed:
     swarm: str
 
 
-Happening = Started | Reported | Tick | Cancelled | Resumed
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """A person has answered what a task was held for. Of a task that is not held it changes nothing."""
+
+    task_id: str
+    review: Review
+
+
+Happening = Started | Reported | Tick | Cancelled | Resumed | Reviewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,13 @@ class Appraise:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Have a person look at what this task is held for. Asked again, it is the same question."""
+
+    held: HeldTask
+
+
+@dataclass(frozen=True, slots=True)
 class WakeAt:
     """Send a Tick when the clock (the one of `now`) reaches `at_s`."""
 
@@ -85,4 +101,4 @@ class Finish:
     result: TaskResult
 
 
-Instruction = Record | Dispatch | Cancel | Appraise | WakeAt | Finish
+Instruction = Record | Dispatch | Cancel | Appraise | Ask | WakeAt | Finish

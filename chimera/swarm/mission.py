@@ -16,7 +16,10 @@ from chimera.core.types import (
     Isolation,
     Name,
     Priority,
+    ReviewSeconds,
     Seconds,
+    Share,
+    WhenReviewed,
 )
 
 MAX_DRAFTS = 10_000
@@ -60,7 +63,10 @@ class Spawn(Frozen):
 
 
 class TaskDraft(Frozen):
-    """A task as a user writes it. What is None is the mission's own; `after`, `each`, `needs` are as in `TaskNode`."""
+    """A task as a user writes it. What is None is the mission's own; `after`, `each`, `needs` are as in `TaskNode`.
+
+    Of the mission's own `review` only the output has something: no other task is held unless it says so itself.
+    """
 
     id: DraftId
     goal: str = Field(min_length=1, max_length=20_000)
@@ -82,6 +88,9 @@ class TaskDraft(Frozen):
     different_policies: bool = False
     skill: Name | None = None
     spend: Budget | None = None
+    review: WhenReviewed | None = None
+    review_below: Share | None = None
+    review_s: ReviewSeconds | None = None
 
 
 class Mission(Frozen):
@@ -90,7 +99,8 @@ class Mission(Frozen):
     With `tasks`, the mission is that graph, and its value is the decision of `output` (default: the one task that no
     other waits for); `docs` is then handed to each task as an input. With `docs` alone it is a brief over documents,
     with neither a single task for `worker`s. `docs` is a folder or `package:NAME/FOLDER`; a relative one is as seen
-    from where the program runs. `agents` is how many to spawn for a brief, `spawn` says which.
+    from where the program runs. `agents` is how many to spawn for a brief, `spawn` says which. `review` is whether a
+    person looks at the output's decision before it is the mission's answer; see `Task`.
     """
 
     goal: str = Field(min_length=1, max_length=20_000)
@@ -104,6 +114,9 @@ class Mission(Frozen):
     tasks: tuple[TaskDraft, ...] = Field(default=(), max_length=MAX_DRAFTS)
     output: DraftId | None = None
     spawn: tuple[Spawn, ...] = Field(default=(), max_length=1_000)
+    review: WhenReviewed = "never"
+    review_below: Share = 0.7
+    review_s: ReviewSeconds = 604_800.0
 
     @model_validator(mode="after")
     def _fits_together(self) -> Mission:

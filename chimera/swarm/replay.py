@@ -22,11 +22,12 @@ from chimera.swarm.instructions import (
     Record,
     Reported,
     Resumed,
+    Reviewed,
     Started,
     Tick,
 )
 
-_MUST_AGREE = ("outcome", "value", "state", "tasks", "replica", "attempt", "failure")
+_MUST_AGREE = ("outcome", "value", "state", "tasks", "replica", "attempt", "failure", "verdict", "by")
 """What of an event's data a replay has to come to. Words may differ: another version may explain otherwise."""
 
 
@@ -93,6 +94,8 @@ def _cause(event: Event) -> Happening:
             return Started()  # once more: a pause was over, and no more. A Tick also ends what is overdue
         case EventKind.MISSION_RESUMED:
             return Resumed(event.swarm)
+        case EventKind.TASK_REVIEWED if review := facts.review(event):
+            return Reviewed(event.task_id, review)
         case EventKind.MISSION_CANCELLED:
             return Cancelled(str(event.data["why"]))
         case _:

@@ -162,6 +162,16 @@ class RunningTask:
             return replace(cause, detail=f"{cause.detail}; {report.detail}")
         return report
 
+    def silence(self, mission_id: str, after_s: float) -> bool:
+        """Count in that those who have not replied were not heard after so many seconds; False if all were."""
+        missing = dict.fromkeys(self.waiting.difference(self.spare), "")
+        missing |= {replica: attempt_id for attempt_id, replica in self.open.items()}
+        detail = f"not heard: the task's time of {after_s:g} s was up"
+        for replica, attempt_id in missing.items():
+            unheard = Report(attempt_id, mission_id, failure=FailureKind.TIMEOUT, detail=detail)
+            self.votes.append(vote_of(replica, unheard))
+        return bool(missing)
+
     def evidence(self, replica: int) -> list[str]:
         """Which hosts died with a replica that is poison; empty for any other."""
         lost = self.lost.get(replica, [])

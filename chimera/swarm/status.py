@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from chimera.core.types import FailureKind, Frozen, MissionState, Outcome, Spend
+from chimera.core.types import FailureKind, Frozen, MissionState, Name, Outcome, Share, Spend
 
 
 class NodeStatus(Frozen):
@@ -42,11 +42,29 @@ class RoleStatus(Frozen):
     waiting: int = 0
 
 
+class HeldStatus(Frozen):
+    """A task that waits for a person: what it was to do, and what is `proposed`, as JSON (empty: nothing was agreed).
+
+    Long texts are cut. Times are in wall-clock seconds since the epoch; at `until_s` it counts as rejected.
+    """
+
+    mission_id: Name
+    task_id: Name
+    goal: str
+    proposed: str
+    outcome: Outcome
+    confidence: Share
+    since_s: float
+    until_s: float
+
+
 class MissionCounts(Frozen):
-    """`running` and `queued` are of now, the rest since the coordinator started. `resumed` ones count as admitted."""
+    """`running`, `queued` and `held` are of now, the rest since the coordinator started. `resumed` ones count as
+    admitted; a `held` one does nothing but wait for a person, and is not counted as running."""
 
     running: int = 0
     queued: int = 0
+    held: int = 0
     admitted: int = 0
     resumed: int = 0
     refused: int = 0
@@ -117,6 +135,8 @@ class Activity(Frozen):
     failures: dict[FailureKind, int] = Field(default_factory=dict)
     quarantined: int = 0
     journal: JournalCounts = JournalCounts()
+    held: tuple[HeldStatus, ...] = ()
+    """Tasks that wait for a person: those that have done so longest, at most twenty."""
 
 
 class SwarmStatus(Activity):

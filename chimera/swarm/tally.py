@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from chimera.core.events import Event, EventKind
 from chimera.core.types import FailureKind, MissionState, Outcome, Spend
 from chimera.swarm.status import (
     Activity,
     BudgetStatus,
     CallCounts,
+    HeldStatus,
     JournalCounts,
     Latencies,
     MissionCounts,
@@ -122,6 +124,15 @@ class Tally:
         self._saved += saved
         self._decision.add(latency_s)
 
+    def noted(self, now: float, event: Event) -> None:
+        """An event of a mission has become durable: of those that tell of a task's end the numbers are taken."""
+        if event.kind is EventKind.TASK_QUARANTINED:
+            self.quarantined()
+        elif event.kind is EventKind.TASK_DECIDED:
+            after_s, saved = event.data.get("after_s", 0.0), event.data.get("saved", 0)
+            outcome = Outcome(str(event.data["outcome"]))
+            self.task_decided(now, outcome, float(str(after_s)), int(str(saved)))
+
     def dispatched(self, attempts: int) -> None:
         """Attempts were sent to agents."""
         self._made += attempts
@@ -158,9 +169,17 @@ class Tally:
         self._quarantined += 1
 
     def snapshot(
-        self, now: float, *, running: int = 0, queued: int = 0, reserved: Spend | None = None, scheme: str = ""
+        self,
+        now: float,
+        *,
+        running: int = 0,
+        queued: int = 0,
+        held: int = 0,
+        reserved: Spend | None = None,
+        scheme: str = "",
+        waiting: tuple[HeldStatus, ...] = (),
     ) -> Activity:
-        """The counts at `now`, with what only the coordinator knows: missions of now, reservations, the journal."""
+        """The counts at `now`, with what only the coordinator knows: what runs and waits now, and the journal."""
         if now >= self._turns_at:
             self._turn(now)
         spent = Spend(usd=self._usd, tokens=self._tokens, calls=self._calls, seconds=self._seconds)
@@ -169,6 +188,7 @@ class Tally:
             missions=MissionCounts(
                 running=running,
                 queued=queued,
+                held=held,
                 admitted=self._admitted,
                 resumed=self._resumed,
                 refused=self._refused,
@@ -187,6 +207,7 @@ class Tally:
             failures=dict(self._failures),
             quarantined=self._quarantined,
             journal=JournalCounts(scheme=scheme, events=self._events, appends=self._appends),
+            held=waiting,
         )
 
     def _turn(self, now: float) -> None:

@@ -73,6 +73,8 @@ def spans(events: Iterable[Event]) -> list[Span]:
         match event.kind:
             case EventKind.TASK_STARTED:
                 task.attributes |= _chosen(event.data, "role", "replicas")
+            case EventKind.TASK_HELD:
+                task.attributes["chimera.held"] = True
             case EventKind.TASK_QUARANTINED:
                 task.attributes["chimera.quarantined"] = True
             case EventKind.MISSION_RESUMED:

@@ -36,6 +36,9 @@ TOLD: dict[str, Any] = {
     "different_policies": True,
     "skill": "maths",
     "spend": {"usd": 0.25},
+    "review": "policy",
+    "review_below": 0.5,
+    "review_s": 3_600.0,
 }
 
 

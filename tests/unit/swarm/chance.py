@@ -10,7 +10,8 @@ from typing import Any
 from chimera.core.types import Budget, Consensus, FailureKind, Spend
 from chimera.swarm.attempt import NO_LIMIT, Attempt, Report
 from chimera.swarm.graph import TaskNode
-from chimera.swarm.instructions import Cancelled, Reported, Resumed, Tick
+from chimera.swarm.held import Review
+from chimera.swarm.instructions import Cancelled, Reported, Resumed, Reviewed, Tick
 from tests.unit.swarm.driver import Mission, encoded, node
 
 TICK_S = 1 / 64
@@ -61,6 +62,9 @@ def _node(chance: Random, name: str, *after: str, each: str | None = None, repli
         max_attempts=chance.randint(1, 4),
         early_stop=chance.random() < 0.7,
         spend=spend,
+        review=chance.choice(["never", "never", "never", "policy", "always"]),
+        review_below=chance.choice([0.0, 0.6, 1.0]),
+        review_s=chance.choice([1.0, 30.0, 604_800.0]),
     )
 
 
@@ -74,7 +78,9 @@ def at_random(mission: Mission, chance: Random, *, wall_jumps: bool = False) -> 
             mission.wall_ahead_s += chance.choice([0.0, 0.0, -7_200.0, 3.5])
         now = on_the_tick(mission.now) + chance.choice([0, 0, 1, 7, 40]) * TICK_S
         what = chance.random()
-        if what < 0.62 and mission.open:
+        if mission.asked and chance.random() < (0.4 if mission.brain.held else 0.05):
+            mission.tell(_answer(chance, mission), now)
+        elif what < 0.62 and mission.open:
             attempt = chance.choice(list(mission.open.values()))
             past.append(_report(chance, attempt))
             del mission.open[attempt.id]
@@ -102,6 +108,15 @@ def at_random(mission: Mission, chance: Random, *, wall_jumps: bool = False) -> 
 def on_the_tick(now: float) -> float:
     """The first multiple of TICK_S from `now` on."""
     return ceil(now / TICK_S) * TICK_S
+
+
+def _answer(chance: Random, mission: Mission) -> Reviewed:
+    """What a person says of a task that is held, or was, or never: most are approved."""
+    asked = [held.task_id for held in mission.asked]
+    name = chance.choice([*asked, asked[-1], asked[-1], "t0"])
+    verdict: Any = chance.choice(["approve", "approve", "approve", "edit", "edit", "reject"])
+    value: Any = chance.choice([None, 1, [1, 2], "one"]) if verdict == "edit" else None
+    return Reviewed(name, Review(verdict=verdict, by=chance.choice(["ada", "bob"]), reason="because", value=value))
 
 
 def _report(chance: Random, attempt: Attempt) -> Report:

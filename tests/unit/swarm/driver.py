@@ -11,8 +11,10 @@ from chimera.swarm.attempt import NO_LIMIT, Appraisal, Attempt, Report, Work
 from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.graph import TaskGraph, TaskNode
+from chimera.swarm.held import HeldTask, Review
 from chimera.swarm.instructions import (
     Appraise,
+    Ask,
     Cancel,
     Dispatch,
     Finish,
@@ -21,6 +23,7 @@ from chimera.swarm.instructions import (
     Record,
     Reported,
     Resumed,
+    Reviewed,
     Started,
     Tick,
     WakeAt,
@@ -38,13 +41,14 @@ def encoded(value: Any, **reply: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Told:
-    """What a brain was told, and whether just when it had asked for a Tick; its answer, and the attempts left open."""
+    """What a brain was told, and whether just when it had asked for a Tick; its answer; what it left open and held."""
 
     happening: Happening
     now: float
     due: bool
     steps: list[Instruction]
     open: set[str]
+    held: list[HeldTask]
 
 
 class Mission:
@@ -72,16 +76,19 @@ class Mission:
         self.cancelled: dict[str, Attempt] = {}
         self.events: list[Event] = []
         self.appraisals: list[Appraisal] = []
+        self.asked: list[HeldTask] = []
         self.result: TaskResult | None = None
         self.wake_at_s = 0.0
         self.now = 0.0
         self.tell(Started())
 
     def tell(self, happening: Happening, now: float | None = None) -> list[Instruction]:
-        self.now = self.now if now is None else now
+        before, self.now = self.now, self.now if now is None else now
+        if self.told and self.told[-1].held:
+            self.due_s += self.now - before  # the deadline stood still
         due = self.now == self.brain.wake_at
         steps = self.brain.handle(happening, self.now, self.now + self.wall_ahead_s)
-        self.told.append(Told(happening, self.now, due, steps, set(self.brain.open_attempts)))
+        self.told.append(Told(happening, self.now, due, steps, set(self.brain.open_attempts), self.brain.held))
         if isinstance(happening, Resumed):
             self.due_s = self.now + self.deadline_s
             for gone in self.open.keys() - set(self.brain.open_attempts):
@@ -98,6 +105,9 @@ class Mission:
                     self.events.append(event)
                 case Appraise(appraisals):
                     self.appraisals += appraisals
+                case Ask(held):
+                    assert self.events[-1].kind is EventKind.TASK_HELD, "nobody is asked what is not recorded"
+                    self.asked.append(held)
                 case WakeAt(at_s):
                     self.wake_at_s = at_s
                 case Finish(result):
@@ -118,6 +128,10 @@ class Mission:
         attempt = self.attempt(task_id, replica)
         self.report(attempt, now, failure=kind, **{"agent": f"a{replica}", "detail": "why", **report})
         self.pause()
+
+    def review(self, task_id: str, verdict: Any, now: float | None = None, **said: Any) -> list[Instruction]:
+        """A person answers."""
+        return self.tell(Reviewed(task_id, Review(verdict=verdict, by="ada", **said)), now)
 
     def pause(self) -> None:
         """Let the time pass until a replica that failed is tried again, if one is."""

@@ -254,7 +254,10 @@ def test_whole_missions_never_overspend_and_never_stall(seed: int) -> None:
     mission = a_mission(chance, limit)
     for _ in at_random(mission, chance):
         holds(mission.brain, limit)
-        if mission.result is None:
+        if held := mission.brain.held:
+            first_s = min(each.until_s for each in held) - mission.wall_ahead_s
+            assert mission.brain.wake_at <= first_s + 1e-6, "nobody is waited for longer"
+        elif mission.result is None:
             assert mission.brain.wake_at <= mission.due_s + 1e-6, "it ends at its deadline at the latest"
             idle = not mission.open and not mission.cancelled
             assert not idle or mission.brain.wake_at < mission.due_s, "what nothing can happen to does not wait"

@@ -18,6 +18,7 @@ from chimera.swarm.brain import MissionBrain
 from chimera.swarm.decomposition import TaskDecomposer
 from chimera.swarm.instructions import (
     Appraise,
+    Ask,
     Cancel,
     Dispatch,
     Finish,
@@ -65,7 +66,7 @@ def said(steps: list[Instruction]) -> list[object]:
                 found.append(result.model_dump_json())
             case Dispatch(attempts):
                 found += [(replace(attempt, work=b""), Work.unpack(attempt.work)) for attempt in attempts]
-            case Cancel() | Appraise():
+            case Cancel() | Appraise() | Ask():
                 found.append(step)
     return found
 
@@ -92,6 +93,7 @@ def test_a_rebuilt_brain_goes_on_as_the_first_would_have_after_any_prefix(seed: 
         now = on_the_tick(told.now)
         brain, rest = rebuild(journal[:length], decomposer=DECOMPOSER, now=now + shift_s, wall=now + ahead_s)
         assert told.open == set(brain.open_attempts) == {a.id for a in brain.outstanding(now + shift_s)}
+        assert told.held == brain.held
         assert recorded(rest) == mission.events[length:ends]
         finish = [step for step in told.steps if isinstance(step, Finish)]
         assert rest[len(recorded(rest)) :] == finish
@@ -99,6 +101,7 @@ def test_a_rebuilt_brain_goes_on_as_the_first_would_have_after_any_prefix(seed: 
             again = brain.handle(later.happening, brain.wake_at if later.due else later.now + shift_s)
             assert said(again) == said(later.steps)
             assert set(brain.open_attempts) == later.open
+            assert brain.held == later.held
         assert brain.ended
 
 
@@ -106,11 +109,14 @@ def test_the_random_missions_meet_every_kind_of_event_and_end() -> None:
     """Or else the test above would prove less than it seems to."""
     lives = [a_life(seed) for seed in SEEDS]
     seen = {event.kind for mission in lives for event in mission.events}
-    assert seen == {kind for kind in EventKind if not kind.startswith(("swarm_", "agents_", "reload_", "heart_"))}
+    others = ("swarm_", "agents_", "reload_", "heart_", "review_")
+    assert seen == {kind for kind in EventKind if not kind.startswith(others)}
     failures = {e.data["failure"] for m in lives for e in m.events if e.kind is EventKind.ATTEMPT_FAILED}
     assert failures == {kind.value for kind in FailureKind}
     assert any(e.data.get("late") for m in lives for e in m.events)
     assert {m.ended.state for m in lives} == set(MissionState) - {MissionState.RUNNING}
+    verdicts = {(e.data["verdict"], bool(e.data["by"])) for m in lives for e in m.events if "verdict" in e.data}
+    assert verdicts == {("approve", True), ("edit", True), ("reject", True), ("reject", False)}
     silent = sum(not recorded(told.steps) for m in lives for told in m.told)
     assert silent > 50, "steps that record nothing"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -31,21 +31,57 @@ class Audit(Protocol):
     ) -> object: ...
 
 
+class Check(Protocol):
+    """What looks at an output besides the policy: its limits, its account, what others said. A policy cannot drop it.
+
+    It is asked for every review, in whatever thread; one that raises blocks the output.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def findings(self, output: Output) -> Iterable[Finding]:
+        """What is wrong with `output`; spans are of its text."""
+        ...
+
+
+class Approvals(Protocol):
+    """Whom people have said yes to."""
+
+    def approver(self, digest: str, rules: frozenset[str]) -> str:
+        """Who let the output of this digest out in spite of these rules; nothing if nobody did."""
+        ...
+
+
 class _OutOfTime(Exception):
     """A review took longer than the policy allows."""
 
 
 class SafetyGateway:
-    """Reviews every public output by `policy`. Threads may share it.
+    """Reviews every public output by `policy` and `checks`. Threads may share it.
 
-    Making it reads Presidio's recognisers, which takes seconds. Raises InputError for a policy that contradicts itself,
-    MissingExtra without Presidio where the policy minds personal data.
+    What asks for a person's look goes out once `approvals` names one who approved this very output; what is blocked
+    nobody can approve. Making it reads Presidio's recognisers, which takes seconds. Raises InputError for a policy that
+    contradicts itself, MissingExtra without Presidio where the policy minds personal data.
     """
 
-    def __init__(self, policy: SafetyPolicy, clock: Clock, audit: Audit | None = None) -> None:
+    def __init__(
+        self,
+        policy: SafetyPolicy,
+        clock: Clock,
+        audit: Audit | None = None,
+        *,
+        checks: Sequence[Check] = (),
+        approvals: Approvals | None = None,
+    ) -> None:
         self._policy = policy
         self._clock = clock
         self._audit = audit
+        self._checks = tuple(checks)
+        self._names = frozenset(check.name for check in self._checks)
+        self._approvals = approvals
+        if len(self._names) < len(self._checks):
+            raise InputError("every check has a name of its own")
         self._scanner = Scanner(policy)
         for name, channel in policy.channels.items():
             words = channel.disclosure.words if channel.disclosure else ""
@@ -74,15 +110,18 @@ class SafetyGateway:
                 text, hits = "", [_whole("limits.length", output, f"give at most {channel.max_chars} characters")]
             else:
                 text, hits = self._reviewed(output, channel, tick)
+                hits += self._attachments(output, tick)
+                hits += self._checked(output, tick)
         except _OutOfTime:
             text, hits = "", [_whole("limits.time", output, "give a shorter text: this one takes too long to review")]
         findings = _findings(hits)
         holding = [finding for finding in findings if self._holds(finding)]
+        approver = self._approver(output, holding)
         cleared = None
-        if not holding and channel is not None:
+        if (approver or not holding) and channel is not None:
             words = channel.disclosure.words if channel.disclosure else ""
-            cleared = clear(output.model_copy(update={"text": text}), findings, words)
-        self._write_down(output, findings, cleared)
+            cleared = clear(output.model_copy(update={"text": text}), findings, words, self._names)
+        self._write_down(output, findings, cleared, approver)
         if cleared is None:
             raise OutputBlocked(_message(holding), findings)
         return cleared
@@ -127,11 +166,33 @@ class SafetyGateway:
             view = rebuilt(whole, _cuts(hits.values()))
         return view, [*hits.values(), _whole("limits.unstable", output, "what is redacted comes back in another place")]
 
+    def _attachments(self, output: Output, tick: Tick) -> Iterator[Hit]:
+        """What must not be in the words for a picture. Nothing is taken out there: they are to be written anew."""
+        for picture in output.attached:
+            for hit in self._scanner.scan(raw(picture.alt), "text/plain", tick):
+                severity = Severity.BLOCK if hit.severity is Severity.REDACT else hit.severity
+                yield _whole(hit.rule, output, f"in the words for a picture: {hit.advice}", severity)
+
+    def _checked(self, output: Output, tick: Tick) -> Iterator[Hit]:
+        for check in self._checks:
+            tick()
+            try:
+                for one in check.findings(output):
+                    yield Hit(one.rule, one.severity, *one.span, one.advice)
+            except Exception as error:  # whatever it was, nobody has looked at this output
+                advice = f"the check {check.name} could not be made ({type(error).__name__}): {str(error)[:200]}"
+                yield _whole("check.failed", output, advice)
+
+    def _approver(self, output: Output, holding: Sequence[Finding]) -> str:
+        if not holding or self._approvals is None or any(one.severity is not Severity.REVIEW for one in holding):
+            return ""
+        return self._approvals.approver(output.digest, frozenset(one.rule for one in holding))
+
     def _holds(self, finding: Finding) -> bool:
         held = finding.severity is Severity.REVIEW and self._policy.on_review == "hold"
         return held or finding.severity is Severity.BLOCK
 
-    def _write_down(self, output: Output, findings: Sequence[Finding], cleared: Cleared | None) -> None:
+    def _write_down(self, output: Output, findings: Sequence[Finding], cleared: Cleared | None, approver: str) -> None:
         if self._audit is None:
             return
         detail: dict[str, JsonValue] = {
@@ -142,6 +203,14 @@ class SafetyGateway:
                 for finding in findings[:MAX_TOLD]
             ],
         }
+        if self._checks:
+            detail |= {
+                "checks": list[JsonValue](sorted(self._names)),
+                "key": output.key,
+                "pictures": len(output.attached),
+            }
+        if approver:
+            detail["approved_by"] = approver
         outcome = "blocked" if cleared is None else "cleared"
         self._audit.append(output.author, "output.review", output.channel, outcome, detail)
 

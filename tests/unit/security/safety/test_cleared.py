@@ -12,6 +12,7 @@ import pytest
 
 from chimera.core.errors import Forbidden
 from chimera.security.safety.cleared import Cleared, Publisher, opened
+from chimera.security.safety.findings import Output
 from tests.unit.security.safety.gate import cleared, gateway, output
 
 
@@ -23,8 +24,9 @@ class Post(Publisher):
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
 
-    async def _send(self, text: str, audience: str) -> None:
-        self.sent.append((text, audience))
+    async def _send(self, output: Output) -> str:
+        self.sent.append((output.text, output.audience))
+        return ""
 
 
 async def test_what_was_cleared_is_sent() -> None:
@@ -116,4 +118,4 @@ def test_it_shows_no_text() -> None:
 
 def test_two_gateways_of_a_process_clear_for_each_other() -> None:
     """The seal is the process's: a process may have a gateway for each policy."""
-    assert opened(gateway().review(output("x")), channel="system", audience="all") == "x"
+    assert opened(gateway().review(output("x")), channel="system", audience="all").text == "x"

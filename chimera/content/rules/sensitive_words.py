@@ -1,0 +1,154 @@
+"""The words of sensitive topics, and the phrases by which a text urges somebody."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chimera.security.safety.findings import Severity
+from chimera.security.safety.rules import Rule
+
+_OFFICE = (
+    "(president|presidency|presidential|prime minister|chancellor|senator|senators|congress|congressman|congresswoman"
+    "|governor|parliament|lawmaker|lawmakers|politician|politicians|mp|mps)"
+)
+_PARTY = (
+    "(democrat|democrats|republican|republicans|gop|labour party|tory|tories|conservative party|green party|liberals"
+    "|libdems|liberal democrats|cdu|csu|spd|afd|fdp|bundnis 90|rassemblement national|la france insoumise|psoe|vox)"
+)
+_MEDICINE = (
+    "(vaccine|vaccines|vaccination|vaccinations|vaccinated|antibiotic|antibiotics|antidepressant|antidepressants|insulin"
+    "|chemotherapy|statin|statins|ozempic|ivermectin|paracetamol|ibuprofen|opioid|opioids|medication|medications"
+    "|supplement|supplements|diet pills|detox|homeopathy)"
+)
+_ASSET = (
+    "(bitcoin|ethereum|crypto|cryptocurrency|cryptocurrencies|stocks|etf|etfs|index fund|index funds|penny stock"
+    "|penny stocks|forex|nft|nfts|dogecoin|altcoin|altcoins|futures contract|hedge fund|government bonds)"
+)
+
+TOPICS: Final[tuple[Rule, ...]] = (
+    Rule(
+        id="sensitive.political",
+        severity=Severity.REVIEW,
+        advice="politics",
+        any=(
+            "(election|elections|electoral|referendum|ballot|ballots|midterms|plebiscite|voter|voters|candidacy)",
+            _OFFICE,
+            _PARTY,
+            "(abortion|immigration|gun control|gun rights|border policy|tax reform|minimum wage|death penalty)",
+            "(wahl|wahlen|bundestag|bundeskanzler|landtag|partei|volksabstimmung|wahler)",
+            "(elections|scrutin|assemblee nationale|depute|deputes|elecciones|votantes|diputado|diputados)",
+        ),
+        unless=(
+            "president of <2> (club|company|association|university|board)",
+            "(vice president|president) of (sales|engineering|marketing|product)",
+        ),
+    ),
+    Rule(
+        id="sensitive.health",
+        severity=Severity.REVIEW,
+        advice="health",
+        any=(
+            _MEDICINE,
+            "(cancer|diabetes|covid|influenza|flu|measles|depression|anxiety disorder|dementia|alzheimers|alzheimer"
+            "|heart disease|obesity|asthma|hiv|pregnancy|miscarriage|blood pressure|cholesterol)",
+            "(symptom|symptoms|diagnosis|prescription*|side effects|dosage|clinical trial|clinical trials)",
+            "(impfung|impfungen|impfen|krebs|medikament|medikamente|vaccin|vacuna|vacunas|medicamento)",
+        ),
+        unless=(
+            "(great|economic|tropical) depression",
+            "cholesterol free",
+            "supplement to",
+            "(tropic of|zodiac|the sign of) cancer",
+        ),
+    ),
+    Rule(
+        id="sensitive.finance",
+        severity=Severity.REVIEW,
+        advice="finance",
+        any=(
+            _ASSET,
+            "(invest|investing|investment|investments|investor|investors|mortgage|mortgages|payday loan|personal loan)",
+            "(stock|share|bond|bonds) (market|markets|price|prices|exchange|portfolio|index)",
+            "shares (of|in) <2> (rose|fell|jumped|dropped|surged|closed|trade|traded|slid)",
+            "(trading|retirement|pension|savings|dividend) (strategy|account|fund|funds|plan|plans|yield|tips)",
+            "(aktie|aktien|geldanlage|rendite|bourse|acciones|inversion|inversiones)",
+        ),
+        unless=("invest* <1> (time|effort|energy|love)", "investment of (time|effort)"),
+    ),
+)
+
+PUSHES: Final[tuple[Rule, ...]] = (
+    Rule(
+        id="persuasion.political",
+        severity=Severity.BLOCK,
+        advice="no persuasion on politics",
+        any=(
+            f"(vote|voting|votes) <1> (for|against|out|him|her|them) <5> {_OFFICE}",
+            f"(vote|voting|votes) (for|against|out|with) <3> {_PARTY}",
+            "(vote|votes|voting) <1> (yes|no|leave|remain) on <3> (referendum|proposition|proposal|measure|amendment)",
+            "(vote|votes) (for|against) <4> (on|this|next|in the) <2> (election|elections|november|tuesday|referendum)",
+            "(elect|reelect|re elect|impeach|unseat|oust) <3> (president|senator|governor|mayor|candidate|him|her)",
+            f"(support|back|join|defeat|reject|oppose|stop|trust|donate to|stand with|stand up to) <3> {_PARTY}",
+            f"(support|back|defeat|reject|oppose|stop|donate to|stand with) <3> {_OFFICE}",
+            "(support|oppose|reject|repeal|defend|ban|end|stop|legalize|abolish) <2> (abortion|immigration|gun control"
+            "|gun rights|death penalty|tax reform)",
+            "(call|tell|write to|email) (your|our) <1> (senator|senators|representative|congressman|congresswoman|mp)",
+            "(do not|never|dont) (vote|go to the polls|bother voting)",
+            "stay (home|at home) (on|this) <2> (election day|election|tuesday|polling day)",
+            f"(only|best|right) (candidate|party|choice) <4> (election|country|nation|{_OFFICE[1:-1]})",
+            "(wahlt|wahlen sie|votez|vota|votad) <2> (afd|cdu|csu|spd|fdp|die grunen|partei|pour|por|contre|contra)",
+        ),
+    ),
+    Rule(
+        id="persuasion.health",
+        severity=Severity.BLOCK,
+        advice="no persuasion on health",
+        any=(
+            f"(take|try|buy|order|start|stop|skip|avoid|refuse|quit|ditch|get|demand) <3> {_MEDICINE} <1>"
+            " (today|now|before|instead|it|again|immediately|and)",
+            f"(stop|skip|refuse|ditch|do not take|never take|do not trust|say no to|avoid) <3> {_MEDICINE}",
+            f"(should|must|need to|ought to|have to) <1> (take|try|stop|skip|avoid|refuse|buy) <2> {_MEDICINE}",
+            "(doctors|big pharma|pharma|they) (do not|never) want you to know",
+            f"(better|safer) than (any|all|your)? <1> {_MEDICINE}",
+            "(get|getting) (vaccinated|your jab|jabbed) <2> (today|now|before it)",
+            "(i|we) (healed|cured|reversed) (my|our) <2> (cancer|diabetes|depression|asthma|obesity)",
+        ),
+    ),
+    Rule(
+        id="persuasion.finance",
+        severity=Severity.BLOCK,
+        advice="no persuasion on finance",
+        any=(
+            f"(buy|sell|short|hodl|hold|load up on|invest in|get into|dump|stack|ape into) <3> {_ASSET}",
+            "(time|moment|chance|opportunity) to (buy|sell|invest|get in|load up)",
+            "(should|must|need to|ought to|have to) <1> (invest|buy|sell) <3> (stocks|shares|bitcoin|crypto|now|in)",
+            f"{_ASSET} (is|are) <2> (going|headed|set) to <2> (moon|explode|skyrocket|double|triple)",
+            f"(put|move) <2> (money|savings|pension) (in|into) <2> {_ASSET}",
+            "(price target|to the moon|next big coin|cannot go wrong with) <3> (buy|invest|stock|crypto|coin)",
+        ),
+        unless=("(not|nor|no) <2> (advice|recommendation) to (buy|sell)",),
+    ),
+)
+
+URGES: Final[tuple[Rule, ...]] = (
+    Rule(
+        id="urge",
+        severity=Severity.REVIEW,
+        advice="this urges somebody",
+        any=(
+            "(you|we|everyone|everybody|americans|citizens|parents|all of us) (must|should|need to|have to|ought to)",
+            "(do not|dont|never) (let|miss|wait|trust|believe|fall for|be fooled)",
+            "(join|spread) <1> (us|fight|movement|word|truth|resistance)",
+            "(act|buy|order|invest|share|repost|donate|sign up|enroll) (now|today|before)",
+            "(share|repost|retweet) this",
+            "before (it is|its) too late",
+            "(wake up|stand up|rise up|fight back|speak up|take back)",
+            "make (the|your) (right|smart) (choice|decision)",
+            "(it is|its|now is the) time to",
+            "(enough is enough|make your voice heard|hold them accountable)",
+            "(best|only|safest) (decision|choice|option|way) (you|for you|for your)",
+            "(imagine|think about) what <3> (do|does) to your",
+            "(du musst|sie sollten|wir mussen|il faut|debes|debemos|tienes que)",
+        ),
+    ),
+)

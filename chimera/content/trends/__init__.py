@@ -1,0 +1,1 @@
+"""What people begin to talk about: bursts of terms, topics made of them, how new they are, and the evidence."""

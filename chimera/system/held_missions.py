@@ -15,7 +15,6 @@ from pydantic import JsonValue, ValidationError
 from chimera.core.config import Settings
 from chimera.core.errors import ChimeraError, InputError, NotThere
 from chimera.core.types import Outcome
-from chimera.review.policy import KindRule, ReviewPolicy
 from chimera.review.queue import ReviewQueue
 from chimera.review.types import Item, Proposal, Refused, Route, State, item_id
 from chimera.swarm.held import NOBODY, HeldTask
@@ -26,9 +25,6 @@ log = logging.getLogger(__name__)
 
 KIND = "held_task"
 """The kind of these items."""
-
-RULE = KindRule(critical=True)
-"""How they are reviewed unless the policy says otherwise: by a person, who may edit them."""
 
 ROUND_S = 2.0
 PAGE = 1_000
@@ -161,14 +157,9 @@ class HeldMissions:
 async def bridge_held(swarm: HoldingSwarm, settings: Settings) -> None:
     """Run the bridge between a swarm and the installation's own queue until cancelled. Raises InputError for a policy
     that cannot be read, StorageError."""
-    policy = with_held_tasks(await asyncio.to_thread(read_policy, settings))
+    policy = await asyncio.to_thread(read_policy, settings)
     async with open_desk(settings, policy=policy) as desk:
         await HeldMissions(swarm=swarm, queue=desk.queue).run()
-
-
-def with_held_tasks(policy: ReviewPolicy) -> ReviewPolicy:
-    """The policy, which knows held tasks too. Only who asks needs it: how an item is reviewed is settled then."""
-    return policy.model_copy(update={"kinds": {KIND: RULE, **policy.kinds}})
 
 
 def proposal(task: HeldTask, *, asker: str) -> Proposal:

@@ -19,7 +19,7 @@ from chimera.review.policy import KINDS, KindRule, ReviewPolicy
 from chimera.review.queue import ReviewQueue
 from chimera.review.types import Item, State
 from chimera.storage.memory import MemoryJournal
-from chimera.system.held_missions import KIND, HeldMissions, with_held_tasks
+from chimera.system.held_missions import KIND, HeldMissions
 from tests.actors.in_process import SWARM, Processes, graph, seats, until
 
 
@@ -42,7 +42,7 @@ class Office:
         self.journal = MemoryJournal()
         self.clock = ManualClock(1_000.0)
         reviewers: dict[str, tuple[str, ...]] = {"ada": (), "bob": ()}
-        self.policy = with_held_tasks(ReviewPolicy(**{"reviewers": reviewers, **policy}))
+        self.policy = ReviewPolicy(**{"reviewers": reviewers, **policy})
         self.swarm = SwarmCoordinator()
         self.swarm._swarm = Link(self.handle)  # type: ignore[assignment]
         self.open()

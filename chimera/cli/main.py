@@ -11,12 +11,16 @@ import typer
 from chimera.cli.arena.main import app as arena
 from chimera.cli.audit import audit
 from chimera.cli.certs import certs
+from chimera.cli.content.main import content
 from chimera.cli.heal import heal
 from chimera.cli.heart import heart
+from chimera.cli.mcp.main import mcp
 from chimera.cli.reload import reload
+from chimera.cli.review.main import review
 from chimera.cli.sandbox.main import sandbox
 from chimera.cli.security import security
 from chimera.cli.serve import serve
+from chimera.cli.tools.main import tools
 from chimera.cli.treasury.main import treasury
 from chimera.cli.users import keys, users
 from chimera.cli.watch.main import anomaly, watch
@@ -39,11 +43,15 @@ app.add_typer(bench)
 app.add_typer(missions)
 app.add_typer(audit)
 app.add_typer(certs)
+app.add_typer(content)
 app.add_typer(heal)
 app.add_typer(heart)
 app.add_typer(anomaly)
+app.add_typer(mcp)
+app.add_typer(review)
 app.add_typer(sandbox)
 app.add_typer(security)
+app.add_typer(tools)
 app.add_typer(treasury)
 app.command()(watch)
 app.command()(reload)

@@ -20,6 +20,7 @@ from chimera.core.errors import MissingExtra
 try:
     import mcp_types
     from mcp import ClientSession, MCPError
+    from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 except ModuleNotFoundError as error:
     raise MissingExtra("mcp", "mcp") from error
 
@@ -84,7 +85,7 @@ class Session:
         found: dict[str, ToolDefinition] = {}
         left_out, cursor = 0, None
         for _ in range(MAX_PAGES):
-            page = await self._client.list_tools(params=mcp_types.PaginatedRequestParams(cursor=cursor))
+            page = await self._page(cursor)
             for tool in page.tools:
                 definition = definition_of(self.config.name, tool)
                 if definition is None or definition.name in found or len(found) >= MAX_TOOLS:
@@ -95,6 +96,14 @@ class Session:
             if not cursor:
                 break
         return tuple(found.values()), left_out
+
+    async def _page(self, cursor: str | None) -> mcp_types.ListToolsResult:
+        """A page of the tools. By the protocol of 2026 the SDK has to see them, to say some arguments in headers too;
+        by the older ones it would only keep what is of no use here, 4 KB a server."""
+        params = mcp_types.PaginatedRequestParams(cursor=cursor)
+        if self.protocol in MODERN_PROTOCOL_VERSIONS:
+            return await self._client.list_tools(params=params)
+        return await self._client.send_request(mcp_types.ListToolsRequest(params=params), mcp_types.ListToolsResult)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
         """One call. The server's output schema is for who asked to check: here nothing of the answer is believed."""

@@ -72,18 +72,23 @@ CHIMERA_ELSEWHERE = (
     "keys revoke",
     "treasury",
     "sandbox",
+    "tools",
+    "mcp serve",
+    "review",
 )
 """These need a swarm, a mission, a model or a server: the tests of ELSEWHERE run them."""
 
 ELSEWHERE = (
     *(
         f"acceptance/test_{name}.py"
-        for name in ("missions", "watch", "heal", "heal_run", "heart", "audit", "treasury", "sandbox")
+        for name in ("missions", "watch", "heal", "heal_run", "heart", "audit", "treasury", "sandbox", "tools", "mcp_serve")
     ),
     "acceptance/test_security_evaluate.py",
+    "acceptance/test_content.py",
     "cluster/test_reload_cli.py",
     "cluster/test_serve.py",
     "unit/cli/test_certs.py",
+    "unit/cli/test_review.py",
     "unit/cli/test_users.py",
 )
 
@@ -104,7 +109,9 @@ LONG = (
     "python -m bench.proofs",
     "python -m bench.risk",
     "python -m bench.sandbox_",
+    "python -m bench.tool",
     "python -m bench.treasury",
+    "python -m bench.trends",
     "python -m bench.watching",
     "python bench/corpus.py",
     "chimera bench swarm --agents 10000",

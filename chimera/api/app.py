@@ -16,7 +16,7 @@ from chimera.api.bounds import Bounds
 from chimera.api.guard import check_all
 from chimera.api.idempotency import Remembered
 from chimera.api.noted import Noted
-from chimera.api.routes import arena, auth, capabilities, console, node, reviews, swarm, treasury
+from chimera.api.routes import arena, auth, capabilities, console, content, node, queue, reviews, swarm, treasury
 from chimera.api.services import ApiSettings, Services
 from chimera.api.socket import Sockets
 from chimera.api.streams import Open
@@ -30,6 +30,8 @@ ROUTERS = (
     node.router,
     arena.router,
     reviews.router,
+    queue.router,
+    content.router,
     treasury.router,
     console.router,
 )

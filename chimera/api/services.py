@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import Field, JsonValue
@@ -16,6 +17,7 @@ from chimera.client import SwarmCoordinator
 from chimera.core.clock import Clock, SystemClock
 from chimera.core.types import Frozen, Seconds
 from chimera.healing.generator import CodeGenerator
+from chimera.review.queue import ReviewQueue
 from chimera.security.buckets import Limit
 from chimera.security.manager import SecurityManager
 from chimera.system.duels import Duels
@@ -74,7 +76,7 @@ class ApiSettings(Frozen):
 
 @dataclass
 class Services:
-    """`generator`, `engine`, `duels`, `reviews` and `treasury` may be missing: their routes then say so."""
+    """`generator`, `engine`, `duels`, `reviews`, `queue`, `content`, `treasury` may be missing: routes say so."""
 
     swarm: SwarmCoordinator
     security: SecurityManager
@@ -87,6 +89,9 @@ class Services:
     engine: AnomalyDetectionEngine | None = None
     duels: Duels | None = None
     reviews: Reviews | None = None
+    queue: ReviewQueue | None = None
+    content: Path | None = None
+    """The home whose campaigns are told of."""
     treasury: Treasury | None = None
     clock: Clock = field(default_factory=SystemClock)
     settings: ApiSettings = field(default_factory=ApiSettings)
@@ -94,6 +99,10 @@ class Services:
     """The last alerts of the engine, the oldest first."""
     statements: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever reads all of the ledger."""
+    calibrating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever reads all of the review queue."""
+    reporting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever reads all that was made."""
 
     def note(self, actor: str, action: str, resource: str, outcome: str, **detail: JsonValue) -> None:
         if self.audit is not None:

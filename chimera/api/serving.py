@@ -19,6 +19,7 @@ from chimera.api.answers import Answers
 from chimera.api.app import create_app
 from chimera.api.owned import Owned
 from chimera.api.record import Record
+from chimera.api.reviewing import reviewing
 from chimera.api.services import ApiSettings, Services
 from chimera.client import SwarmCoordinator
 from chimera.core.clock import SystemClock
@@ -91,9 +92,11 @@ async def opened(node: Node, settings: ApiSettings) -> AsyncIterator[Services]:
         stack.callback(security.close)
         limiter = ClientRateLimiter(2 * node.rate_per_s, node.rate_per_s, clock=clock)
         stack.callback(limiter.close)
-        swarm = await stack.enter_async_context(SwarmCoordinator.attach(node.swarm, Settings(home=node.home)))
-        model = await stack.enter_async_context(open_model(resolve_model(node.model, Settings(home=node.home))))
-        treasury = await stack.enter_async_context(Treasury(Settings(home=node.home), clock=clock))
+        home = Settings(home=node.home)
+        swarm = await stack.enter_async_context(SwarmCoordinator.attach(node.swarm, home))
+        model = await stack.enter_async_context(open_model(resolve_model(node.model, home)))
+        treasury = await stack.enter_async_context(Treasury(home, clock=clock))
+        queue = await stack.enter_async_context(reviewing(swarm, home, security.users))
         alerts: deque[Any] = deque(maxlen=MAX_ALERTS)
         work = [record.taken()]
         engine = None
@@ -114,6 +117,8 @@ async def opened(node: Node, settings: ApiSettings) -> AsyncIterator[Services]:
             engine=engine,
             duels=Duels.kept_in(node.home),
             reviews=PatchReviews(node.home / HEART),
+            queue=queue,
+            content=node.home,
             treasury=treasury,
             clock=clock,
             settings=settings,

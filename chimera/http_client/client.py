@@ -224,6 +224,44 @@ class Client:
         """Have the node forget a patch, and remember that it was refused."""
         return self._do(self._node.answer_review(review_id, "refuse"))
 
+    def queue(self, limit: int = 100, *, mine: bool = False, **wanted: str) -> list[dict[str, Any]]:
+        """Items that wait for people, without their payloads; of one `kind`, `group` or `mission`, if given."""
+        return self._do(self._node.queue(limit, mine=mine, **wanted))
+
+    def queue_item(self, item_id: str) -> dict[str, Any]:
+        """All of one: payload, why it waits, who changed it, what people said. Raises NotThere."""
+        return self._do(self._node.queue_item(item_id))
+
+    def claim_item(self, item_id: str) -> dict[str, Any]:
+        """Take it for a while. Raises InputError where somebody else has it."""
+        return self._do(self._node.say_of_item(item_id, "claim"))
+
+    def release_item(self, item_id: str) -> dict[str, Any]:
+        return self._do(self._node.say_of_item(item_id, "release"))
+
+    def approve_item(self, item_id: str, version: int) -> dict[str, Any]:
+        """Agree to the version that was looked at. Raises Forbidden, and InputError where it has changed or ended."""
+        return self._do(self._node.say_of_item(item_id, "approve", version=version))
+
+    def reject_item(self, item_id: str, reason: str) -> dict[str, Any]:
+        return self._do(self._node.say_of_item(item_id, "reject", reason=reason))
+
+    def edit_item(self, item_id: str, version: int, payload: Any, reason: str = "") -> dict[str, Any]:
+        """Agree to it as changed. Raises InputError for a payload that cannot take the place of that version's."""
+        return self._do(self._node.say_of_item(item_id, "edit", version=version, payload=payload, reason=reason))
+
+    def escalate_item(self, item_id: str, to: str, reason: str) -> dict[str, Any]:
+        """Pass it on to a group, which alone decides from then on."""
+        return self._do(self._node.say_of_item(item_id, "escalate", to=to, reason=reason))
+
+    def content_report(self, campaign: str = "") -> dict[str, Any]:
+        """How what is published does, each figure with its 95 % interval; of one campaign, if given."""
+        return self._do(self._node.content_report(campaign))
+
+    def content_items(self, limit: int = 100, campaign: str = "") -> list[dict[str, Any]]:
+        """What was made, the newest first, and where each item stands."""
+        return self._do(self._node.content_items(limit, campaign))
+
     def duels(self, limit: int = 100, env_id: str | None = None) -> list[dict[str, Any]]:
         """Duels that were held on the node's machine, the one that began last first; in `env_id` alone, if given."""
         return self._do(self._node.duels(limit, env_id))

@@ -36,6 +36,9 @@ MOST_AGENTS = 10_000
 NOT_SENT = {"docs", "model", "agents", "spawn"}
 """What of a mission is for whoever starts it where the swarm is."""
 
+Command = Literal["claim", "release", "approve", "reject", "edit", "escalate"]
+"""What can be done with an item of the review queue."""
+
 
 class HttpNode:
     """One node. Errors are those of the Python API; Unauthenticated, Forbidden and RateLimited besides."""
@@ -221,6 +224,45 @@ class HttpNode:
         told: dict[str, Any] = await self.transport.post(f"{_review(review_id)}/{answer}", {})
         return told
 
+    async def queue(
+        self,
+        limit: int = 100,
+        *,
+        mine: bool = False,
+        kind: str | None = None,
+        group: str | None = None,
+        mission: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Items that wait for people, without their payloads, in the order in which they were asked."""
+        wanted = {"mine": mine or None, "kind": kind, "group": group, "mission": mission}
+        return await self._pages("/api/queue", most=limit, **wanted)
+
+    async def queue_item(self, item_id: str) -> dict[str, Any]:
+        """All of one, ended ones too. Raises NotThere."""
+        found: dict[str, Any] = await self.transport.get(_item(item_id))
+        return found
+
+    async def queue_stats(self) -> dict[str, Any]:
+        found: dict[str, Any] = await self.transport.get("/api/queue/stats")
+        return found
+
+    async def say_of_item(self, item_id: str, command: Command, **said: Any) -> dict[str, Any]:
+        """Claim it, decide on it, or pass it on: `said` is the body of that route. The item as it is then.
+
+        Raises NotThere, Forbidden for who does not decide on it, InputError where it does not fit the item any more.
+        """
+        told: dict[str, Any] = await self.transport.post(f"{_item(item_id)}/{command}", said)
+        return told
+
+    async def content_report(self, campaign: str = "") -> dict[str, Any]:
+        """How what is published does, each figure with its 95 % interval."""
+        found: dict[str, Any] = await self.transport.get("/api/content/report", campaign=campaign or None)
+        return found
+
+    async def content_items(self, limit: int = 100, campaign: str = "") -> list[dict[str, Any]]:
+        """What was made, the newest first, and where each item stands."""
+        return await self._pages("/api/content/items", most=limit, campaign=campaign or None)
+
     async def duels(self, limit: int = 100, env_id: str | None = None) -> list[dict[str, Any]]:
         """Duels that were held on the node's machine, the one that began last first."""
         return await self._pages("/api/arena/duels", most=limit, env=env_id)
@@ -268,6 +310,10 @@ def _asked(task: Task, budget: Budget | None) -> dict[str, Any]:
 
 def _mission(mission_id: str) -> str:
     return f"/api/swarm/missions/{quote(mission_id, safe='')}"
+
+
+def _item(item_id: str) -> str:
+    return f"/api/queue/{quote(item_id, safe='')}"
 
 
 def _review(review_id: str) -> str:

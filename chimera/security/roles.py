@@ -41,6 +41,9 @@ class Permission(StrEnum):
     REVIEW_READ = "review:read"
     REVIEW_DECIDE = "review:decide"
     """An approval runs code on the node: it is for whoever may reload modules, and not for who may merely act."""
+    QUEUE_DECIDE = "queue:decide"
+    """To be a reviewer at all; whose word counts, and on what, is for the review policy to say."""
+    CONTENT_READ = "content:read"
     TREASURY_READ = "treasury:read"
     TREASURY_PAY = "treasury:pay"
     """To ask for payments; what becomes of them the treasury says."""
@@ -75,6 +78,7 @@ _OBSERVER = frozenset(
         Permission.ANOMALY_PREDICT,
         Permission.ARENA_READ,
         Permission.REVIEW_READ,
+        Permission.CONTENT_READ,
         Permission.TREASURY_READ,
         Permission.RELOAD_READ,
         Permission.KEYS_READ,
@@ -88,6 +92,7 @@ _OPERATOR = _OBSERVER | {
     Permission.SWARM_CONSENSUS,
     Permission.SWARM_CANCEL,
     Permission.LLM_GENERATE,
+    Permission.QUEUE_DECIDE,
     Permission.TREASURY_PAY,
     Permission.TREASURY_STOP,
     Permission.KEYS_CREATE,

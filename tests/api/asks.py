@@ -52,6 +52,11 @@ def fixed(body: dict[str, Any]) -> Ask:
     return Ask(body=lambda node, token: body)
 
 
+def asked_of_nothing(command: str, body: dict[str, Any]) -> Ask:
+    """A command about an item that is not there."""
+    return Ask(f"/api/queue/{NO_REVIEW}/{command}", lambda node, token: body)
+
+
 FILES = {"app/sum.py": "def total(a, b):\n    return a - b\n"}
 
 ASKS: dict[str, Ask] = {
@@ -86,6 +91,18 @@ ASKS: dict[str, Ask] = {
     "GET /api/reviews/{review_id}": Ask(f"/api/reviews/{NO_REVIEW}"),
     "POST /api/reviews/{review_id}/approve": Ask(f"/api/reviews/{NO_REVIEW}/approve"),
     "POST /api/reviews/{review_id}/refuse": Ask(f"/api/reviews/{NO_REVIEW}/refuse"),
+    "GET /api/queue": Ask(),
+    "GET /api/queue/stats": Ask(),
+    "GET /api/queue/calibration": Ask(),
+    "GET /api/queue/{item_id}": Ask(f"/api/queue/{NO_REVIEW}"),
+    "POST /api/queue/{item_id}/claim": Ask(f"/api/queue/{NO_REVIEW}/claim"),
+    "POST /api/queue/{item_id}/release": Ask(f"/api/queue/{NO_REVIEW}/release"),
+    "POST /api/queue/{item_id}/approve": asked_of_nothing("approve", {"version": 0}),
+    "POST /api/queue/{item_id}/reject": asked_of_nothing("reject", {"reason": "it is wrong"}),
+    "POST /api/queue/{item_id}/edit": asked_of_nothing("edit", {"version": 0, "payload": "better"}),
+    "POST /api/queue/{item_id}/escalate": asked_of_nothing("escalate", {"to": "leads", "reason": "who knows?"}),
+    "GET /api/content/report": Ask(),
+    "GET /api/content/items": Ask(),
     "GET /api/treasury": Ask(),
     "GET /api/treasury/payments": Ask(),
     "GET /api/treasury/payments/{request_id}": Ask(f"/api/treasury/payments/{NO_PAYMENT}"),

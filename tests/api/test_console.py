@@ -150,7 +150,7 @@ async def _subject(node: Served, secret: str) -> str:
 
 def test_each_sees_the_pages_that_they_may(page: Page, node: Served) -> None:
     log_in(page, node, Role.OBSERVER)
-    expect(page.get_by_role("navigation")).to_have_text("SwarmMissionsReviewsAnomaliesDuelsAPI keys")
+    expect(page.get_by_role("navigation")).to_have_text("SwarmMissionsReviewsReview queueAnomaliesDuelsAPI keys")
     page.get_by_role("link", name="Missions").click()
     expect(page.get_by_role("button", name="Submit")).to_have_count(0)
     with page.expect_response("**/api/auth/logout") as ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ from chimera.api.services import ApiSettings, Services
 from chimera.client import SwarmCoordinator
 from chimera.core.clock import SystemClock
 from chimera.core.types import AgentSpec, Budget, TaskResult
+from chimera.review.policy import KINDS, KindRule, ReviewPolicy
+from chimera.review.queue import ReviewQueue
 from chimera.security.capability_home import CapabilityHome
 from chimera.security.jwt_manager import Identity, TokenPair
 from chimera.security.limits import ClientRateLimiter
@@ -30,6 +33,7 @@ from chimera.security.manager import LOCAL, SecurityManager
 from chimera.security.passwords import Passwords
 from chimera.security.principal import Kind
 from chimera.security.roles import Role
+from chimera.storage.memory import MemoryJournal
 from chimera.swarm.attempt import NO_LIMIT
 from chimera.swarm.graph import TaskGraph
 from chimera.system.duels import Duels
@@ -39,6 +43,12 @@ from tests.actors.in_process import SWARM, Processes
 PASSWORD = "a correct horse, and its battery"
 
 BASE = "http://127.0.0.1:8700"
+
+REVIEW_POLICY = ReviewPolicy(
+    reviewers={"admin": ("leads",), "operator": (), "observer": ()},
+    kinds={**KINDS, "contract": KindRule(four_eyes=True)},
+)
+"""An observer is among its reviewers, and may not decide over the API all the same."""
 
 
 class AheadClock:
@@ -151,6 +161,7 @@ class Node:
         self.owned = Owned.kept_in(folder / "missions.key")
         self.duels = Duels.kept_in(folder)
         self.heart = folder / "heart"
+        self.home = folder
         self.services: Services
         self.swarm: SwarmCoordinator
         self.app: FastAPI = create_app(self.open, settings)
@@ -177,6 +188,10 @@ class Node:
             answers=Answers(self.answers),
             duels=self.duels,
             reviews=PatchReviews(self.heart),
+            queue=ReviewQueue(
+                journal=MemoryJournal(), policy=REVIEW_POLICY, clock=self.clock, generator=random.Random(0)
+            ),
+            content=self.home,
             clock=self.clock,
             settings=self.settings,
         )

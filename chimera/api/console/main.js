@@ -5,9 +5,11 @@ import * as api from "./api.js";
 import { make } from "./dom.js";
 import { anomalies } from "./anomalies.js";
 import { audit, keys } from "./records.js";
+import { content } from "./content.js";
 import { duel, duels } from "./duels.js";
 import { logIn } from "./login.js";
 import { mission, missions } from "./missions.js";
+import { queue, queued } from "./queue.js";
 import { review, reviews } from "./reviews.js";
 import { swarm } from "./swarm.js";
 import { treasury } from "./treasury.js";
@@ -16,6 +18,8 @@ const PAGES = [
   { path: "swarm", name: "Swarm", needs: "swarm:any", show: swarm },
   { path: "missions", name: "Missions", needs: "swarm:read", show: missions, one: mission },
   { path: "reviews", name: "Reviews", needs: "review:read", show: reviews, one: review },
+  { path: "queue", name: "Review queue", needs: "review:read", show: queue, one: queued, of: "/api/queue/stats" },
+  { path: "content", name: "Content", needs: "content:read", show: content, of: "/api/content/items?limit=1" },
   { path: "treasury", name: "Treasury", needs: "treasury:read", show: treasury, of: "/api/treasury/entries?limit=1" },
   { path: "anomalies", name: "Anomalies", needs: "anomaly:detect", show: anomalies, one: anomalies },
   { path: "duels", name: "Duels", needs: "arena:read", show: duels, one: duel },

@@ -75,6 +75,7 @@ CHIMERA_ELSEWHERE = (
     "tools",
     "mcp serve",
     "review",
+    "content",
 )
 """These need a swarm, a mission, a model or a server: the tests of ELSEWHERE run them."""
 

@@ -93,6 +93,8 @@ PUSHES: Final[tuple[Rule, ...]] = (
             "(support|oppose|reject|repeal|defend|ban|end|stop|legalize|abolish) <2> (abortion|immigration|gun control"
             "|gun rights|death penalty|tax reform)",
             "(call|tell|write to|email) (your|our) <1> (senator|senators|representative|congressman|congresswoman|mp)",
+            "(vote|voting|votes) (for|against|out) <1> (mayor|councillor|councilman|councilwoman|sheriff|judge)",
+            "(must|should|need to|have to|ought to) <1> vote (for|against)",
             "(do not|never|dont) (vote|go to the polls|bother voting)",
             "stay (home|at home) (on|this) <2> (election day|election|tuesday|polling day)",
             f"(only|best|right) (candidate|party|choice) <4> (election|country|nation|{_OFFICE[1:-1]})",

@@ -16,7 +16,7 @@ from chimera.content.engage.desk import Desk
 from chimera.content.engage.mention import MAX_MENTION_CHARS, Mention
 from chimera.content.engage.policy import Decision
 from chimera.content.publish.types import Post
-from chimera.core.errors import BudgetExceeded, InputError, NotThere, Overloaded
+from chimera.core.errors import BudgetExceeded, InputError, Overloaded
 from chimera.core.hashing import digest
 from chimera.core.types import Frozen
 from chimera.llm.models import open_model
@@ -44,39 +44,29 @@ class Answered(Frozen):
     problems: tuple[str, ...] = ()
 
 
-async def answer_mentions(parts: Parts, mentions: Iterable[Mention], *, model: str = "offline") -> Answered:
-    """Deal with each once. Nothing is sent here: `Newsroom.publish` sends what is due.
+class _Hands:
+    """What the desk does: replies go the way of every post, and questions into the review queue."""
 
-    Stops, with a problem, where the money of a run is spent. Raises Overloaded where nobody can be asked.
-    """
-    campaign = parts.campaign
-    hand_in = HandIn(parts)
-    read = old = 0
-    did: Counter[str] = Counter()
-    problems: list[str] = []
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._hand_in = HandIn(parts)
 
-    async def say(post: Post) -> str:
+    async def say(self, post: Post) -> str:
         piece = Piece(
             id=f"reply-{post.key}",
-            campaign=campaign.name,
+            campaign=self._parts.campaign.name,
             account=post.account,
             kind="reply",
             post=post,
             confidence=CONFIDENCE,
         )
-        handed = await hand_in.reply(piece)
+        handed = await self._hand_in.reply(piece)
         return "" if handed.stage is Stage.REFUSED else post.key
 
-    async def hand_over(mention: Mention, decision: Decision) -> None:
-        key = f"mention/{mention.account}/{mention.id}"
-        try:
-            await parts.queue.by_key(key)
-            return
-        except NotThere:
-            pass
-        asked = await parts.queue.ask(
+    async def hand_over(self, mention: Mention, decision: Decision) -> None:
+        asked = await self._parts.queue.ask(
             Proposal(
-                key=key,
+                key=f"mention/{mention.account}/{mention.id}",
                 kind="answer",
                 summary=f"{mention.account}: somebody is to be answered by a person ({decision.rule})",
                 payload={"account": mention.account, "wrote": mention.text, "reference": mention.reference},
@@ -88,6 +78,16 @@ async def answer_mentions(parts: Parts, mentions: Iterable[Mention], *, model: s
         if isinstance(asked, Refused):
             raise Overloaded(f"nobody can be asked: {asked.message}", WAIT_S)
 
+
+async def answer_mentions(parts: Parts, mentions: Iterable[Mention], *, model: str = "offline") -> Answered:
+    """Deal with each once. Nothing is sent here: `Newsroom.publish` sends what is due.
+
+    Stops, with a problem, where the money of a run is spent. Raises Overloaded where nobody can be asked.
+    """
+    campaign, hands = parts.campaign, _Hands(parts)
+    read = old = 0
+    did: Counter[str] = Counter()
+    problems: list[str] = []
     cap_usd = campaign.file.run_usd
     budget = ItemBudget("answers", prices=campaign.prices, clock=parts.clock, cap_usd=min(cap_usd, 100.0))
     async with open_model(campaign.file.model or model) as opened:
@@ -96,8 +96,8 @@ async def answer_mentions(parts: Parts, mentions: Iterable[Mention], *, model: s
             sources=_brand_texts(parts),
             model=budget.over(opened),
             mentions=parts.mentions,
-            say=say,
-            hand_over=hand_over,
+            say=hands.say,
+            hand_over=hands.hand_over,
             clock=parts.clock,
             policy=campaign.file.engage,
         )

@@ -82,7 +82,7 @@ CHIMERA_ELSEWHERE = (
 ELSEWHERE = (
     *(
         f"acceptance/test_{name}.py"
-        for name in ("missions", "watch", "heal", "heal_run", "heart", "audit", "treasury", "sandbox", "tools", "mcp_serve")
+        for name in "missions watch heal heal_run heart audit treasury sandbox tools mcp_serve".split()
     ),
     "acceptance/test_security_evaluate.py",
     "acceptance/test_content.py",

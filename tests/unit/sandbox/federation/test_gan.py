@@ -39,6 +39,7 @@ def nodes(folder: Path, parts: int = 3) -> list[NodePlan]:
     ]
 
 
+@pytest.mark.soak
 async def test_sandboxes_learn_together_and_each_pays_for_its_own_records(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     initial = first_generator(load("wine").schema, SETTINGS)

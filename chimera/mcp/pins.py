@@ -34,7 +34,13 @@ from chimera.storage.whole_file import write_whole
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_DIFF_LINES: Final = 400
-MAX_LINE_CHARS: Final = 500
+MAX_LINE_CHARS: Final = 2_000
+"""Of a line when it is shown, with what cannot be seen in it written out."""
+LINE_CHARS: Final = 100
+MAX_SHOWN_LINES: Final = 1_000
+
+CUT: Final = "... and more"
+"""The last line of a difference that is longer than what is shown."""
 
 Standing = Literal["new", "approved", "changed", "gone"]
 
@@ -127,9 +133,12 @@ class Pins:
             if signs and not despite:
                 held.append(Held(definition.name, signs))
                 continue
-            made.append(
-                Pin(definition=definition, hash=hash_of(definition), by=by, at_s=self._clock.now(), despite=signs)
-            )
+            try:
+                pin_hash = hash_of(definition)
+            except InputError as error:
+                held.append(Held(definition.name, (*signs, error.message)))
+                continue
+            made.append(Pin(definition=definition, hash=pin_hash, by=by, at_s=self._clock.now(), despite=signs))
         if made:
             with self._locked():
                 self._write(server, self._of(server) | {pin.definition.name: pin for pin in made})
@@ -176,6 +185,10 @@ class Pins:
             changed = difference(pins[tool].definition, offered[tool]) if standing == "changed" else ()
             found.append(ToolStanding(tool, standing, changed))
         return tuple(found)
+
+    def stamp(self, servers: Iterable[str]) -> tuple[tuple[int, int, int] | None, ...]:
+        """Changes when an approval of one of these servers does, in whatever process."""
+        return tuple(_stamp_of(self._path(server)) for server in servers)
 
     def pins(self, server: str) -> tuple[Pin, ...]:
         """A server's approvals, by tool."""
@@ -228,17 +241,33 @@ class Pins:
             os.close(lock)
 
 
+def _stamp_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:  # there is none, or `_of` will say what is wrong
+        return None
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
 def difference(before: ToolDefinition, now: ToolDefinition) -> tuple[str, ...]:
     """What has changed in a definition, as a unified diff for a terminal: bounded, with nothing hidden in it."""
     lines = difflib.unified_diff(_lines(before), _lines(now), "approved", "now", n=1, lineterm="")
     found = [shown(line, MAX_LINE_CHARS) for line, _ in zip(lines, range(MAX_DIFF_LINES + 1), strict=False)]
-    return tuple(found) if len(found) <= MAX_DIFF_LINES else (*found[:MAX_DIFF_LINES], "... and more")
+    return tuple(found) if len(found) <= MAX_DIFF_LINES else (*found[:MAX_DIFF_LINES], CUT)
 
 
 def _lines(definition: ToolDefinition) -> list[str]:
+    """All of a definition, in lines that are short enough for a change in the middle of one to be seen."""
     fields = definition.model_dump(mode="json")
     described = fields.pop("description").split("\n")
-    return [*json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False).split("\n"), "description:", *described]
+    lines = [*json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False).split("\n"), "description:", *described]
+    return [line[at : at + LINE_CHARS] for line in lines for at in range(0, max(1, len(line)), LINE_CHARS)]
+
+
+def whole(definition: ToolDefinition) -> tuple[str, ...] | None:
+    """All that a model would read of a tool, for a person to read first; None if it is more than anybody would."""
+    lines = _lines(definition)
+    return tuple(shown(line, MAX_LINE_CHARS) for line in lines) if len(lines) <= MAX_SHOWN_LINES else None
 
 
 def _by_name(server: str, definitions: Iterable[ToolDefinition]) -> dict[str, ToolDefinition]:

@@ -50,7 +50,7 @@ KINDS = MappingProxyType(
         "publish": KindRule(needs="audience"),
         "payment": KindRule(needs="usd", editable=False),
         "patch": KindRule(editable=False),
-        "tool_call": KindRule(editable=False),
+        "tool_call": KindRule(needs="usd", editable=False),
         "security_policy": KindRule(critical=True, editable=False),
         "agent_permissions": KindRule(critical=True, editable=False),
     }

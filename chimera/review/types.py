@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from chimera.core.hashing import digest
+from chimera.core.hashing import canonical_json, digest
 from chimera.core.types import Frozen, Name, Share
 
 MAX_PAYLOAD_BYTES = 256_000
@@ -57,7 +57,7 @@ class Proposal(Frozen):
 
     def same_act(self, other: Proposal) -> bool:
         """Whether both would do the same: how sure, and how it is summed up, may have changed meanwhile."""
-        mine, theirs = ((p.kind, p.payload, p.usd, p.audience) for p in (self, other))
+        mine, theirs = ((p.kind, canonical_json(p.payload), p.usd, p.audience) for p in (self, other))
         return mine == theirs
 
 

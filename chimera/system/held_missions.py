@@ -118,16 +118,19 @@ class HeldMissions:
         Raises InputError and ValidationError for a task that cannot be asked about, or answered so.
         """
         try:
+            task = await self._swarm.held_task(brief.mission_id, brief.task_id)
+        except NotThere:  # it was answered meanwhile
+            return False
+        wanted = proposal(task, asker=self._swarm.name)
+        try:
             item = await self._queue.by_key(key)
         except NotThere:
-            try:
-                task = await self._swarm.held_task(brief.mission_id, brief.task_id)
-            except NotThere:  # it was answered meanwhile
-                return False
-            asked = await self._queue.ask(proposal(task, asker=self._swarm.name))
+            asked = await self._queue.ask(wanted)
             if isinstance(asked, Refused):
                 raise InputError(asked.message) from None
             item = asked
+        if item.proposal.kind != KIND or not item.proposal.same_act(wanted):
+            raise InputError("the queue's item of that name asks about something else: a yes to it is none to this")
         if item.routing.route is not Route.PERSON:
             raise InputError(f"the review policy lets {KIND} go on without a person: make that kind critical")
         if (said := answer(item)) is None:

@@ -83,6 +83,8 @@ class Toolbox:
         self._caller: ToolCaller | None = None
         self._catalog: Catalog | None = None
         self._definitions: dict[str, tuple[ToolDefinition, ...]] = {}
+        self._listings = 0
+        self._seen: object = None
         self.problems: dict[str, str] = {}
         """Why a server could not be listed by the last `refresh`."""
 
@@ -117,7 +119,7 @@ class Toolbox:
 
         async def listed(server: str) -> None:
             try:
-                async with asyncio.timeout(timeout_s), turn:
+                async with turn, asyncio.timeout(timeout_s):
                     self._definitions[server] = await self.hubs.tools(server)
             except TimeoutError:
                 self._gone(server, f"did not answer within {timeout_s:g} s")
@@ -125,6 +127,7 @@ class Toolbox:
                 self._gone(server, str(error))
 
         await asyncio.gather(*map(listed, names))
+        self._listings += 1
         for name, config in self.servers.items() if only is None else ():
             if config.problem:
                 self.problems[name] = config.problem
@@ -190,6 +193,12 @@ class Toolbox:
         return await self.hubs.status()
 
     def _catalogued(self) -> None:
+        """Bring the catalog up to date, if what is offered or approved has changed: that costs as much as an index."""
+        names = tuple(sorted(self._definitions))
+        seen = (self._listings, self.pins.stamp(names))
+        if self._catalog is not None and seen == self._seen:
+            return
+        self._seen = seen
         definitions = [each for name in sorted(self._definitions) for each in self._definitions[name]]
         if self._catalog is not None:
             self._catalog.replace(definitions)

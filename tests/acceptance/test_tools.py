@@ -84,6 +84,12 @@ def test_tools_are_seen_approved_found_called_and_on_record(home: Path, chimera:
     assert chimera("tools", "call", "good/echo", "text=hi", "--yes").exit_code == 1
 
 
+def test_a_server_s_name_may_have_slashes(home: Path, chimera: Run) -> None:
+    write(home, **{"org/name": entry()})
+    assert chimera("tools", "approve", "org/name", "echo", "--yes").exit_code == 0
+    assert chimera("tools", "call", "org/name/echo", "text=hi", "--yes").exit_code == 0
+
+
 def test_a_person_is_asked_at_a_terminal(home: Path) -> None:
     write(home, good=entry())
     command = [sys.executable, "-m", "chimera", "tools"]
@@ -100,7 +106,12 @@ def test_a_person_is_asked_at_a_terminal(home: Path) -> None:
         done = answered(b"y\n", "approve", "good", "echo")
         assert done.returncode == 0, done.stderr
         assert "Approve this as" in done.stderr
-        assert answered(b"no\n", "call", "good/echo", "text=x").returncode == 2
+        no = answered(b"no\n", "call", "good/echo", json.dumps({"text": "a" * 900, "to": "the end of it"}))
+        assert no.returncode == 2
+        assert "the end of it" in no.stderr, "whoever agrees has seen all of it"
+        unread = answered(b"y\n", "call", "good/echo", f"text={'a' * 5_000}")
+        assert unread.returncode == 2
+        assert "too many to be asked about" in unread.stderr
     finally:
         os.close(controller)
         os.close(terminal)

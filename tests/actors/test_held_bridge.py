@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from chimera.actors.sessions import Submission
 from chimera.client import SwarmCoordinator
@@ -17,7 +18,7 @@ from chimera.core.errors import InputError, SwarmError
 from chimera.core.types import MissionState
 from chimera.review.policy import KINDS, KindRule, ReviewPolicy
 from chimera.review.queue import ReviewQueue
-from chimera.review.types import Item, State
+from chimera.review.types import Item, Proposal, State
 from chimera.storage.memory import MemoryJournal
 from chimera.system.held_missions import KIND, HeldMissions
 from tests.actors.in_process import SWARM, Processes, graph, seats, until
@@ -112,6 +113,28 @@ async def test_what_was_edited_comes_back_as_the_person_wrote_it(tmp_path: Any) 
         assert await here.ended() == (MissionState.ANSWERED, "blue")
         [reviewed] = [e for e in await here.handle.events.remote("m", 0, 0.0) if e.kind == "task_reviewed"]
         assert reviewed.data == {"verdict": "edit", "by": "ada", "reason": "it is", "value": "blue"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("answer", {"text": "Hello"}),
+        (KIND, {"goal": "which colour?", "value": "yellow", "outcome": "agreed", "others": []}),
+    ],
+    ids=["something else", "another value"],
+)
+async def test_a_yes_to_what_somebody_else_asked_under_its_name_is_none_to_a_task(
+    tmp_path: Any, kind: str, payload: dict[str, JsonValue]
+) -> None:
+    async with office(tmp_path) as here:
+        rogue = Proposal(key="m/t", kind=kind, summary="Say hello", payload=payload, confidence=0.1, asker="rogue")
+        asked = await here.queue.ask(rogue)
+        assert isinstance(asked, Item)
+        await here.queue.approve(asked.id, "ada")
+        await here.hold(goal="which colour?")
+        assert [await here.bridge.round() for _ in range(3)] == [0, 0, 0]
+        [held] = await here.swarm.held()
+        assert held.mission_id == "m", "it waits on"
 
 
 @pytest.mark.parametrize("how", ["reject", "expire", "withdraw"])

@@ -129,7 +129,10 @@ async def _over_http(face: SwarmFace, request: Request, settings: Settings) -> N
     path = request.token_file or settings.home / "security" / "mcp.token"
     token = _token(path, make=request.token_file is None)
     app = http_app(face, token)
-    listener = socket.create_server(("127.0.0.1", request.port))
+    try:
+        listener = socket.create_server(("127.0.0.1", request.port))
+    except OSError as error:
+        raise InputError(f"port {request.port} cannot be had ({error.strerror}): take another --port") from None
     with listener:
         host, port = listener.getsockname()[:2]
         config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)

@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from chimera.cli import render
-from chimera.cli.arena.command import one_line, table
+from chimera.cli.arena.command import table
 from chimera.cli.settings import read_settings
 from chimera.core.clock import SystemClock
 from chimera.core.errors import InputError
@@ -22,15 +22,15 @@ from chimera.mcp.agent import AgentLimits, ToolUser
 from chimera.mcp.calls import GUARDED_AS
 from chimera.mcp.catalog.evaluate import evaluate_file
 from chimera.mcp.outcome import Answered, Failed, Outcome, Refused
-from chimera.mcp.pins import Approval
+from chimera.mcp.pins import CUT, Approval, whole
 from chimera.mcp.shown import resource_of, shown
 from chimera.mcp.types import ToolDefinition
 from chimera.security.gateway.guard import Capability
 from chimera.system.tools import Meaning, Toolbox, embedder_for
 
 DONE, NOT_ALL = 0, 1
-MAX_SHOWN_CHARS: Final = 2_000
-"""Of a description, before a person approves it."""
+MAX_ASKED_CHARS: Final = 4_000
+"""Of a call's arguments, when a person is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,15 +170,13 @@ async def search(options: Options, query: str, most: int) -> int:
 async def call(
     options: Options, tool: str, given: Sequence[str], *, timeout_s: float | None, by: str | None, yes: bool
 ) -> int:
-    server, slash, name = tool.partition("/")
-    if not slash or not server or not name:
-        raise InputError(f"{tool!a:.100} is no tool: give SERVER/TOOL, as `chimera tools list` shows it")
     arguments = _arguments(given)
     async with options.toolbox() as toolbox:
+        server, name = _named(tool, toolbox)
         config = toolbox.hubs.config(server)
         harmless = {effect.value for effect in config.effects.get(name, ())} == {"reads"}
         if not (yes or harmless):
-            _confirm(f"Call {server}/{shown(name, 80)} with {shown(json.dumps(arguments), 500)}? It may write or send.")
+            _confirm(f"Call {server}/{shown(name, 128)} with {_all_of(arguments)}? It may write or send.")
         outcome = await toolbox.call(
             server,
             name,
@@ -199,10 +197,8 @@ async def ask(options: Options, question: str, most: int, *, by: str | None, yes
             await toolbox.refresh(options.wait_s)
 
         async def leave(tool: ToolDefinition, arguments: Mapping[str, object]) -> Capability | None:
-            told = (
-                f"The model wants {tool.server}/{shown(tool.name, 80)} with {shown(json.dumps(arguments), 500)}. Call?"
-            )
-            if yes or _said_yes(told):
+            called = f"{tool.server}/{shown(tool.name, 128)} with {_all_of(arguments)}"
+            if yes or _said_yes(f"The model wants to call {called}. May it?"):
                 return OwnWord(resource_of(tool.server, tool.name), tainted=True)
             return None
 
@@ -238,6 +234,28 @@ async def evaluated(options: Options, file: Path) -> int:
     return DONE
 
 
+def _named(tool: str, toolbox: Toolbox) -> tuple[str, str]:
+    """Server and tool: a server's name may have slashes too, and the longest that fits is meant. Raises InputError."""
+    fitting = [name for name in toolbox.servers if tool.startswith(f"{name}/") and len(tool) > len(name) + 1]
+    if fitting:
+        server = max(fitting, key=len)
+        return server, tool.removeprefix(f"{server}/")
+    server, _, name = tool.partition("/")
+    if not server or not name:
+        raise InputError(f"{tool!a:.100} is no tool: give SERVER/TOOL, as `chimera tools list` shows it")
+    return server, name
+
+
+def _all_of(arguments: Mapping[str, object]) -> str:
+    """The arguments, whole: nobody agrees to what they have not seen. Raises InputError for more than can be read."""
+    text = json.dumps(arguments, ensure_ascii=False)
+    if len(text) > MAX_ASKED_CHARS:
+        raise InputError(
+            f"the arguments have {len(text):,} characters, too many to be asked about: --yes agrees to them"
+        )
+    return shown(text, 10 * MAX_ASKED_CHARS)
+
+
 def _arguments(given: Sequence[str]) -> dict[str, JsonValue]:
     """`name=value` each, or all as one JSON object. Raises InputError."""
     if len(given) == 1 and given[0].lstrip().startswith("{"):
@@ -261,15 +279,18 @@ def _arguments(given: Sequence[str]) -> dict[str, JsonValue]:
 
 
 def _show(offered: Sequence[ToolDefinition], toolbox: Toolbox, server: str) -> None:
+    """All of each tool, or all that has changed in it. Raises InputError for more than anybody can read."""
     changed = {each.tool: each.difference for each in toolbox.standings(server)}
     for tool in offered:
-        render.say((f"{server}/{shown(tool.name, 128)}", "bold"), f"  {shown(tool.title, 200)}")
-        if difference := changed.get(tool.name):
-            for line in difference:
-                render.say(f"  {one_line(line)}")
-            continue
-        render.say(f"  {shown(tool.description, MAX_SHOWN_CHARS)}")
-        render.say((f"  takes {shown(json.dumps(tool.input_schema), MAX_SHOWN_CHARS)}", "dim"))
+        lines = changed.get(tool.name) or whole(tool)
+        if lines is None or lines[-1] == CUT:
+            raise InputError(
+                f"{server}/{shown(tool.name, 128)} is too long to be shown: ask whoever runs the server what it is, and"
+                " approve it by its name with --yes"
+            )
+        render.say((f"{server}/{shown(tool.name, 128)}", "bold"))
+        for line in lines:
+            render.say(f"  {line}")
 
 
 def _tell_approval(made: Approval) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from chimera.content.accounts import Account
 from chimera.content.create.brief import Source
-from chimera.content.engage.answer import A_PERSON_WILL, THANKS, Answer, NoAnswer, answer
+from chimera.content.engage.answer import A_PERSON_WILL, THANKS, Answer, answer
 from chimera.content.engage.handled import Handled, Mentions
 from chimera.content.engage.mention import Mention, Reader
 from chimera.content.engage.passages import Passages
@@ -63,14 +63,14 @@ class Desk:
             handled = self._mentions.begin(mention, reading, decision)
         if handled.done:
             return handled
-        key = await self._carry_out(mention, handled.decision)
+        key = await self._carry_out(mention, handled.decision, handled.text)
         self._mentions.done(mention, key)
         found = self._mentions.known(mention)
         assert found is not None
         return found
 
-    async def _carry_out(self, mention: Mention, decision: Decision) -> str:
-        """Do it; returns the key of the post that says something, if one does."""
+    async def _carry_out(self, mention: Mention, decision: Decision, text: str = "") -> str:
+        """Do it; returns the key of the post that says something, if one does. `text` is an answer made before."""
         if decision.do in ("ignore", "stop"):
             return ""
         if decision.do == "hand_over":
@@ -78,14 +78,18 @@ class Desk:
             return await self._say(self._post(mention, A_PERSON_WILL)) if decision.tell else ""
         if decision.do == "thank":
             return await self._say(self._post(mention, THANKS))
-        fitting = [one for one in self._passages.search(mention.text) if one.covered >= self._policy.least_covered]
-        made = await answer(mention, fitting, self._model)
-        if isinstance(made, Answer):
-            key = await self._say(self._post(mention, f"{made.text}\n\n{made.url}"))
-            if key:
-                return key
-            made = NoAnswer(rule="answer.refused")
-        instead = Decision(do="hand_over", rule=made.rule)
+        rule = "answer.refused"
+        if not text:
+            fitting = [one for one in self._passages.search(mention.text) if one.covered >= self._policy.least_covered]
+            made = await answer(mention, fitting, self._model)
+            if isinstance(made, Answer):
+                text = f"{made.text}\n\n{made.url}"
+                self._mentions.made(mention, text)
+            else:
+                rule = made.rule
+        if text and (key := await self._say(self._post(mention, text))):
+            return key
+        instead = Decision(do="hand_over", rule=rule)
         self._mentions.instead(mention, instead)
         return await self._carry_out(mention, instead)
 

@@ -21,7 +21,8 @@ BUSY_TIMEOUT_S = 10.0
 _TABLES = (
     "CREATE TABLE mentions (id TEXT NOT NULL, account TEXT NOT NULL, author TEXT NOT NULL, conversation TEXT NOT NULL,"
     " at_s REAL NOT NULL, want TEXT NOT NULL, did TEXT NOT NULL, rule TEXT NOT NULL, tell INTEGER NOT NULL,"
-    " key TEXT NOT NULL DEFAULT '', done INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (account, id)) STRICT",
+    " text TEXT NOT NULL DEFAULT '', key TEXT NOT NULL DEFAULT '',"
+    " done INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (account, id)) STRICT",
     "CREATE INDEX mentions_by_author ON mentions (account, author, at_s)",
     "CREATE INDEX mentions_by_conversation ON mentions (account, conversation)",
     "CREATE TABLE stopped (account TEXT NOT NULL, author TEXT NOT NULL, PRIMARY KEY (account, author)) STRICT",
@@ -38,12 +39,13 @@ LAYOUT = Layout(what="record of mentions", application_id=0x4348454E, upgrades=(
 
 
 class Handled(Frozen):
-    """A mention in the record. `key` is the post that answers it; `done`, that all of it was carried out."""
+    """A mention in the record: `text` is to be said, `key` is the post that says it, `done` says that all is done."""
 
     id: str
     account: str
     want: str
     decision: Decision
+    text: str = ""
     key: str = ""
     done: bool = False
     at_s: float = Field(ge=0.0)
@@ -117,6 +119,12 @@ class Mentions:
         with self._boundary(), transaction(self._db):
             self._db.execute(query, (decision.do, decision.rule, int(decision.tell), mention.account, mention.id))
 
+    def made(self, mention: Mention, text: str) -> None:
+        """This is what will be said, also by whoever goes on after a crash."""
+        query = "UPDATE mentions SET text = ? WHERE account = ? AND id = ? AND done = 0"
+        with self._boundary(), transaction(self._db):
+            self._db.execute(query, (text, mention.account, mention.id))
+
     def done(self, mention: Mention, key: str = "") -> None:
         """All of it is carried out; `key` is the post with the answer."""
         query = "UPDATE mentions SET done = 1, key = ? WHERE account = ? AND id = ?"
@@ -146,6 +154,7 @@ def _handled(row: sqlite3.Row) -> Handled:
         account=row["account"],
         want=row["want"],
         decision=Decision(do=row["did"], rule=row["rule"], tell=bool(row["tell"])),
+        text=row["text"],
         key=row["key"],
         done=bool(row["done"]),
         at_s=row["at_s"],

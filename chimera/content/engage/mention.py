@@ -5,6 +5,7 @@ It is a stranger's text: data, whatever it says. Reading it decides who answers,
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -14,6 +15,7 @@ from chimera.content.rules.phrases import Phrases
 from chimera.core.errors import InputError
 from chimera.core.types import Frozen, Name
 from chimera.security.gateway.gateway import SecurityGateway
+from chimera.security.gateway.normal import fold
 from chimera.security.gateway.taint import Tainted
 from chimera.security.safety.findings import Severity
 from chimera.security.safety.rules import Rule
@@ -72,10 +74,21 @@ _RULES: Final = tuple(
             Want.STOP,
             (
                 "(stop|quit|cease) <2> (replying|answering|messaging|contacting|writing|tagging|mentioning|spamming)",
-                "(do not|dont|never) <2> (reply|answer|message|contact|write|tag|respond) <2> (me|us|again)",
+                "stop sending",
+                "(do not|dont|never) <2> (reply|answer|message|contact|write|tag|respond) <2> (me|us|again|this|here)",
+                "(do not|dont|never) <2> (want|need|like|wish) <4> (replies|reply|answers|answer|messages|bots|bot)",
                 "leave (me|us) alone",
-                "(unsubscribe|opt out|optout)",
-                "(no more|no further) (replies|answers|messages|bots)",
+                "(unsubscribe|opt out|optout|remove me|block me|mute me|go away|get lost|shut up)",
+                "(no more|no further|no) (replies|answers|messages|bots)",
+                "(lass|lasst) (mich|uns) in ruhe",
+                "(keine|kein) <1> (antworten|nachrichten|bots) mehr",
+                "(hor|hoer|hore) auf",
+                "(laisse|laissez) <1> (tranquille|moi)",
+                "(arrete|arretez)",
+                "(dejame|dejenme) en paz",
+                "no <2> (respondas|escribas|contestes)",
+                "(smettila|basta|lasciami in pace)",
+                "(pare|para) de (responder|escrever)",
             ),
         ),
         (
@@ -91,6 +104,8 @@ _RULES: Final = tuple(
                 "(lawyer|solicitor|attorney|legal action|sue you|suing|gdpr|data protection|privacy request"
                 "|delete my data|my personal data)",
                 "(suicide|suicidal|kill myself|hurt myself|self harm|emergency|ambulance)",
+                "(want to die|end my life|go on anymore)",
+                "(hablar|parler|sprechen|reden|parlare|falar) <3> (persona|personne|mensch*|mitarbeiter|pessoa)",
             ),
         ),
         (
@@ -149,6 +164,8 @@ class Reader:
             found.add("attack.suspected")
         if mention.text.count("://") > MAX_LINKS:
             found.add("spam.links")
+        if _STOP.search(fold(mention.text)):
+            found.add("stop.alone")
         if _shouts(mention.text):
             found.add("anger.shouting")
         if mention.text.rstrip().endswith("?"):
@@ -158,6 +175,12 @@ class Reader:
                 if rule.startswith(f"{want}."):
                     return Reading(want=want, rule=rule)
         return Reading(want=Want.OTHER, rule="other.none")
+
+
+_STOP: Final = re.compile(
+    r"^\W*(?:please |just |pls )?(?:stop|quit|enough|remove|mute)\b(?: it| this| now| please)?\s*(?:[.!,;:\n]|$)"
+)
+"""The word by itself, with which many begin and say no more."""
 
 
 def _shouts(text: str) -> bool:

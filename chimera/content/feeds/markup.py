@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import Final
 
@@ -9,6 +10,10 @@ MAX_RAW: Final = 32_768
 """Characters of markup that are looked at: what comes after them is not read."""
 
 MAX_HREFS: Final = 32
+
+_COMMENT: Final = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+_UNCLOSED: Final = re.compile(r"<(?=[^<>]*(?:<|\Z))")
+"""What begins like a tag and never ends. The parser would look for its end again at each of them, in quadratic time."""
 
 SILENT: Final = frozenset({"script", "style", "template", "noscript", "svg", "math", "head"})
 INLINE: Final = frozenset({"a", "b", "i", "em", "strong", "span", "u", "s", "code", "small", "sub", "sup", "mark"})
@@ -27,7 +32,7 @@ def plain_html(html: str, limit: int) -> tuple[str, tuple[str, ...]]:
     if "<" not in html and "&" not in html:
         return plain(html, limit), ()
     reader = _Reader()
-    reader.feed(html[:MAX_RAW])
+    reader.feed(_UNCLOSED.sub("&lt;", _COMMENT.sub("", html[:MAX_RAW])))
     reader.close()
     return plain("".join(reader.parts), limit), tuple(reader.hrefs)
 

@@ -64,7 +64,7 @@ def _mastodon(status: dict[str, Any], origin: Origin) -> FeedItem | None:
     return origin.item(
         guid=str(status.get("uri") or status["id"]),
         url=str(status.get("url") or ""),
-        account=str(account.get("url") or account["acct"]),
+        account=str(account["acct"]),  # what our own server calls it: a URL is what the account's server says
         html=" ".join(str(status.get(name) or "") for name in ("spoiler_text", "content")),
         published=created if isinstance(created, datetime) else str(created or ""),
         language=str(status.get("language") or ""),

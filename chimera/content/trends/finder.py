@@ -147,7 +147,7 @@ class TrendFinder:
         if not any(mention.batch >= self._open.number - self.options.quiet for mention in mentions):
             return False
         voices = {mention.voice for mention in mentions}
-        several = len({mention.source for mention in mentions}) > 1
+        several = len({_place(mention.source) for mention in mentions}) > 1
         return len(voices) >= (self.options.min_voices if several else self.options.lone_source_voices)
 
     def _chance(self, burst: Burst, mentions: Sequence[Mention], window: Sequence[Mention]) -> float:
@@ -191,7 +191,7 @@ class TrendFinder:
             since_s=began,
             documents=len(mentions),
             voices=len({mention.voice for mention in mentions}),
-            sources=len({mention.source for mention in mentions}),
+            sources=len({_place(mention.source) for mention in mentions}),
             velocity=len(mentions) / hours,
             novelty=self._novelty(mentions),
             chance=chance,
@@ -226,6 +226,11 @@ def _postings(bursts: Sequence[Burst], window: Sequence[Mention]) -> dict[str, f
 def _capped(pairs: Iterable[tuple[int, str]], most: int) -> int:
     """How many there are, of one voice in one batch at most `most`."""
     return sum(min(count, most) for count in Counter(pairs).values())
+
+
+def _place(source: str) -> str:
+    """Two timelines of one network are one place: whoever posts there is in both."""
+    return "bluesky" if source.startswith("bluesky:") else source
 
 
 def _evidence(mentions: Sequence[Mention]) -> tuple[Evidence, ...]:

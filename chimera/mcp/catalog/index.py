@@ -91,11 +91,11 @@ class Catalog:
 
         Only the words are indexed here. What is new is embedded by the next `prepare` or `search`, once for each text.
         """
-        distinct: dict[str, ToolDefinition] = {}
+        distinct: dict[tuple[str, str], ToolDefinition] = {}
         approved = self._approved(definitions)
         for tool in approved:
             if len(distinct) < MAX_TOOLS:
-                distinct.setdefault(tool_id(tool), tool)
+                distinct.setdefault((tool.server, tool.name), tool)
         self.left_out = len(approved) - len(distinct)
         self._shelf = _Shelf(tuple(distinct[name] for name in sorted(distinct)), self._examples)
 

@@ -93,6 +93,30 @@ def test_comments_without_an_end_are_no_more_work_than_one() -> None:
     assert parse_feed(b"<rss version='2.0'>" + b"<!--" * 500_000, ORIGIN).items == ()
 
 
+def test_an_account_that_calls_itself_by_many_addresses_is_one_voice() -> None:
+    account = {"acct": "eve@far.example"}
+    statuses = [
+        {"id": str(n), "content": f"words {n}", "account": {**account, "url": f"https://far.example/@eve{n}"}}
+        for n in range(5)
+    ]
+    assert len({item.voice for item in parse_mastodon(json.dumps(statuses).encode(), ORIGIN).items}) == 1
+
+
+@pytest.mark.timeout(30)
+def test_tags_without_an_end_are_no_more_work_than_text() -> None:
+    """With the work of a parser that looks for each one's end again this would take minutes."""
+    for piece in ("<a ", "</a ", "<!--", "<x>"):
+        entry = f"<item><guid>{{}}</guid><description><![CDATA[{piece * 1_300}]]></description></item>"
+        items = "".join(entry.format(number) for number in range(300))
+        parse_feed(f"<rss version='2.0'><channel>{items}</channel></rss>".encode(), ORIGIN)
+    assert plain_html("<a " * 2, 100) == ("<a <a", ())
+
+
+def test_what_only_looks_like_markup_is_text() -> None:
+    found, _ = plain_html("a <b>bold</b> 3 < 4 <!-- hid <b> --> x <script>if(a<b){}</script> end <i", 400)
+    assert found == "a bold 3 < 4 x end <i"
+
+
 def test_bytes_that_name_a_file_or_an_address_open_neither(tmp_path: Path) -> None:
     feed = tmp_path / "feed.xml"
     feed.write_bytes(data("rss.xml"))

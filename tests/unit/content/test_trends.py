@@ -128,6 +128,9 @@ def flood(source: str, account: str, words: str = "harbour bridge own{n} own{m} 
         pytest.param(flood("feed:x{n}", "one"), id="one account in nine places"),
         pytest.param(flood("feed:x", ""), id="one feed"),
         pytest.param(flood("feed:x", "a{few}"), id="five accounts of one source"),
+        pytest.param(
+            [*flood("bluesky:home", "a{few}")[:250], *flood("bluesky:search", "a{few}")[250:]], id="one network twice"
+        ),
         pytest.param(flood("feed:x{n}", "bot{n}", "harbour bridge is the best there is come"), id="pasted by 500"),
     ],
 )

@@ -4,10 +4,10 @@
 
 `healthy` are so many servers of the official SDK over streamable HTTP, all connected and their tools listed at once;
 `kb_each` is what the hub's process grows by, a server. `mixed` are as many with some over stdio, 10 % of them dead and
-5 % hanging: the time until every other one is ready. `call` compares calls through the hub with calls of the SDK's own
-client to the same server, taken in turns, in ms. `death` ends one server in the middle of a call while calls to 50
-others are in progress: how many of those were harmed, and when it is back. `left` is what there is more of after
-the hubs are closed than before.
+5 % hanging, every other one of those over stdio: the time until all that are well are ready. `call` compares calls
+through the hub with calls of the SDK's own client to the same server, taken in turns, in ms. `death` ends one server in
+the middle of a call while calls to 50 others are in progress: how many of those were harmed, and when it is back.
+`left` is what there is more of after the hubs are closed than before.
 """
 
 from __future__ import annotations
@@ -59,14 +59,15 @@ def mixed_entries(hosts: list[HttpServers], servers: int, stdio: int) -> tuple[E
     kinds = ["dead"] * dead + ["hanging"] * hanging + ["stdio"] * stdio
     kinds += ["http"] * (servers - len(kinds))
     random.Random(7).shuffle(kinds)
-    numbers = count()
+    numbers, hung = count(), count()
     made: Entries = {}
     for number, kind in enumerate(kinds):
         match kind:
             case "dead":
                 made[f"{number:03}-dead"] = {"url": f"http://127.0.0.1:{free_port()}/mcp"}
             case "hanging":
-                made[f"{number:03}-hanging"] = hosts[number % len(hosts)].hanging()
+                silent = hosts[number % len(hosts)].hanging()
+                made[f"{number:03}-hanging"] = entry("hang") if next(hung) % 2 else silent
             case "stdio":
                 made[f"{number:03}-stdio"] = entry()
             case _:

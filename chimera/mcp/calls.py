@@ -144,24 +144,27 @@ class ToolCaller:
         return outcome
 
     async def _outcome(self, asked: _Asked, values: dict[str, JsonValue]) -> Outcome:
-        found = await self._found(asked)
-        if not isinstance(found, tuple):
-            return found
-        config, definition = found
+        config = self._configured(asked)
+        if isinstance(config, Refused):
+            return config
         timeout_s = config.timeout_s if asked.timeout_s is None else asked.timeout_s
         if not 0.0 < timeout_s <= MAX_TIMEOUT_S:
             return Refused("arguments", f"a call takes up to {MAX_TIMEOUT_S:g} s, not {timeout_s}", "give another time")
-        refused = (
-            self._unapproved(definition)
-            or self._misfit(definition, values)
-            or self._gates.full()
-            or self._gates.broken(asked.server)
-            or self._unauthorized(asked, config)
-        )
-        if refused is not None:
+        if refused := self._gates.full():
             return refused
+        until = self._clock.monotonic() + timeout_s
         with self._gates.running():
-            return await self._attempts(asked, config, values, self._clock.monotonic() + timeout_s)
+            definition = await self._found(asked, timeout_s)
+            if not isinstance(definition, ToolDefinition):
+                return definition
+            refused = (
+                self._unapproved(definition)
+                or self._misfit(definition, values)
+                or self._gates.broken(asked.server)
+                or self._gates.take(config)
+                or self._unauthorized(asked, config)  # last, since it may use a capability up
+            )
+            return refused or await self._attempts(asked, config, values, until)
 
     def _plain(self, arguments: Mapping[str, object]) -> tuple[dict[str, JsonValue], Refused | None]:
         try:
@@ -175,25 +178,31 @@ class ToolCaller:
             return {}, Refused("arguments", f"{size} bytes of arguments are too many", f"give at most {most}")
         return made, None
 
-    async def _found(self, asked: _Asked) -> tuple[ServerConfig, ToolDefinition] | Refused | Failed:
-        """The server's entry, and the tool as the server describes it now."""
+    def _configured(self, asked: _Asked) -> ServerConfig | Refused:
+        try:
+            return self._tools.config(asked.server)
+        except NotThere:
+            return _unused(asked)
+
+    async def _found(self, asked: _Asked, timeout_s: float) -> ToolDefinition | Refused | Failed:
+        """The tool as the server describes it now."""
         server = shown(asked.server, 128)
         try:
-            config = self._tools.config(asked.server)
-            offered = [each for each in await self._tools.tools(asked.server) if each.name == asked.tool]
+            async with asyncio.timeout(timeout_s):
+                offered = [each for each in await self._tools.tools(asked.server) if each.name == asked.tool]
         except NotThere:
-            return Refused("server", f"no server {server} is in use", "`chimera tools servers` lists them")
+            return _unused(asked)
         except InputError:
             return Refused("server", f"{server} cannot be used as it is configured", "`chimera tools servers` says why")
         except Overloaded as error:
             return Failed(f"{server} cannot be reached just now", False, 0, error.retry_after_s)
-        except SourceError:
+        except (SourceError, TimeoutError):
             return Failed(f"{server} did not say which tools it has", False, 0)
         if not offered:
             return Refused("tool", f"{server} has no tool {shown(asked.tool, 128)}", "search for the tool again")
         if len(offered) > 1:
             return Refused("pin", f"{server} has two tools of that name", "tell whoever runs the server")
-        return config, offered[0]
+        return offered[0]
 
     def _unapproved(self, definition: ToolDefinition) -> Refused | None:
         standing = self._pins.standing(definition)
@@ -232,12 +241,13 @@ class ToolCaller:
     async def _attempts(
         self, asked: _Asked, config: ServerConfig, values: dict[str, JsonValue], until: float
     ) -> Outcome:
-        """Send it, and again where that is safe: nothing was sent, or the tool is one that may be asked twice."""
+        """Send it, and again where that is safe: nothing was sent, or the tool is one that may be asked twice.
+
+        The first attempt has been counted by the rate.
+        """
         sent = False
         for attempt in range(1, self._limits.backoff.rounds + 1):
-            if refused := self._gates.take(config):
-                if attempt == 1:
-                    return refused
+            if attempt > 1 and (refused := self._gates.take(config)):
                 return Failed(refused.why, sent, attempt - 1, refused.retry_after_s or 0.0)
             try:
                 result = await self._once(asked, values, until)
@@ -304,6 +314,10 @@ class ToolCaller:
 
     def _note(self, asked: _Asked, outcome: str, detail: dict[str, JsonValue]) -> None:
         self._audit.append(asked.actor, ACTION, asked.resource, outcome, detail | {"call": asked.id})
+
+
+def _unused(asked: _Asked) -> Refused:
+    return Refused("server", f"no server {shown(asked.server, 128)} is in use", "`chimera tools servers` lists them")
 
 
 def _recorded(outcome: Outcome) -> tuple[str, dict[str, JsonValue]]:

@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 from mcp import MCPError
@@ -22,7 +21,7 @@ from chimera.mcp.answers import refusal_of, result_of
 from chimera.mcp.caps import pause_s
 from chimera.mcp.config import ServerConfig
 from chimera.mcp.failures import BUSY_S, explained, failure_of, fault_of, first_of, kind_of
-from chimera.mcp.session import Ground, Session, open_session
+from chimera.mcp.session import Ground, Live, Session, open_session
 from chimera.mcp.status import State, Status
 from chimera.mcp.stdio import Tail
 from chimera.mcp.types import ToolDefinition, ToolResult
@@ -48,32 +47,6 @@ FINISH_S: Final = 1.0
 """For calls in progress to end when their session turns out to be of no use for further ones."""
 
 
-@dataclass(slots=True)
-class _Live:
-    """What is known of a session while it is open."""
-
-    session: Session
-    since_s: float
-    tools: tuple[ToolDefinition, ...] = ()
-    left_out: int = 0
-    listed_s: float = 0.0
-    changed: bool = False
-    calls: int = 0
-    quiet: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while no call is in progress."""
-
-    @contextmanager
-    def asked(self) -> Iterator[None]:
-        self.calls += 1
-        self.quiet.clear()
-        try:
-            yield
-        finally:
-            self.calls -= 1
-            if self.calls == 0:
-                self.quiet.set()
-
-
 class Connection:
     """See the module. `admit` bounds how many connect at once, and makes room: it is held while connecting."""
 
@@ -94,10 +67,10 @@ class Connection:
         """Its tools when they were last listed, whether it is connected or not."""
         self._ground, self._clock, self._rng, self._admit = ground, clock, rng, admit
         self._state = State.IDLE
-        self._live: _Live | None = None
+        self._live: Live | None = None
         self._task: asyncio.Task[None] | None = None
         self._probe: asyncio.Task[None] | None = None
-        self._opened: asyncio.Future[_Live]
+        self._opened: asyncio.Future[Live]
         self._over = asyncio.Event()
         self._closing = self._interruptible = False
         """The owner waits for something other than `_over`, and holds nothing that it could not give back."""
@@ -211,7 +184,7 @@ class Connection:
             self._in_flight -= 1
             self.used_s = self._clock.monotonic()
 
-    async def _connected(self) -> _Live:
+    async def _connected(self) -> Live:
         if self.config.problem:
             raise InputError(f"the server {self.config.name} cannot be used: {self.config.problem}")
         while self._live is None:
@@ -235,7 +208,7 @@ class Connection:
     def _refusal(self, error: ChimeraError, wait_s: float) -> ChimeraError:
         return InputError(str(error)) if isinstance(error, InputError) else Overloaded(str(error), wait_s)
 
-    def _judged(self, live: _Live, error: MCPError) -> ToolResult:
+    def _judged(self, live: Live, error: MCPError) -> ToolResult:
         """The server's own answer, if that is what the error is; raises otherwise."""
         fault, _ = fault_of(live.session, error)
         if fault in (Fault.UNSENT, Fault.SESSION) and self._live is live:
@@ -255,7 +228,7 @@ class Connection:
             self._probe = asyncio.create_task(self._is_there(live))
         return SourceError(f"the server {name} gave no answer within {timeout_s:g} s. It may have worked")
 
-    async def _is_there(self, live: _Live) -> None:
+    async def _is_there(self, live: Live) -> None:
         try:
             async with asyncio.timeout(PROBE_S):
                 await self._list(live)
@@ -289,7 +262,7 @@ class Connection:
 
     async def _once(self) -> bool:
         """Connect, and hold the session until it is over. Whether it was ever ready."""
-        live: _Live | None = None
+        live: Live | None = None
         trouble: BaseException | None = None
         self._why_lost, self._said = "", Tail()
         try:
@@ -297,7 +270,7 @@ class Connection:
                 with self._waiting():
                     await connecting.enter_async_context(self._admit(self))
                 async with self._open() as session:
-                    live, trouble = await self._ready(session)
+                    live, trouble = await self._ready(session, connecting)
                     await connecting.aclose()
                     if live is not None:
                         await self._over.wait()
@@ -316,7 +289,7 @@ class Connection:
         self._fail(first_of(trouble))
         return False
 
-    async def _let_finish(self, live: _Live) -> None:
+    async def _let_finish(self, live: Live) -> None:
         """Calls over HTTP each have their own exchange with the server: those that it still answers are heard."""
         if not self._closing and live.session.wire is not None:
             with suppress(TimeoutError):
@@ -335,14 +308,15 @@ class Connection:
             self.config, self._ground, said=self._said, started=started, lost=self._lose, changed=changed
         )
 
-    async def _ready(self, session: Session) -> tuple[_Live | None, BaseException | None]:
+    async def _ready(self, session: Session, start: AsyncExitStack) -> tuple[Live | None, BaseException | None]:
         """Greet the server and tell who waits; what went wrong is returned, not raised through the SDK's scopes."""
-        live = _Live(session, self._clock.monotonic())
+        live = Live(session, self._clock.monotonic())
         live.quiet.set()
         try:
             with self._waiting():
                 async with asyncio.timeout(self.config.connect_s):
                     await session.greet()
+                    await start.aclose()
                     await self._list(live)
         except (TimeoutError, MCPError, ValidationError, RuntimeError) as error:
             return None, explained(self.config, error, session, self._why_lost)
@@ -365,9 +339,13 @@ class Connection:
         finally:
             self._interruptible = False
 
-    async def _list(self, live: _Live) -> None:
+    async def _list(self, live: Live) -> None:
         live.changed = False
-        live.tools, live.left_out = await live.session.list_tools()
+        try:
+            live.tools, live.left_out = await live.session.list_tools()
+        except BaseException:  # whoever asked has given up: the change is still to be seen
+            live.changed = True
+            raise
         live.listed_s = self._clock.monotonic()
         self.known = live.tools
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +23,8 @@ from chimera.mcp.status import Status
 from chimera.mcp.types import ToolDefinition, ToolResult
 
 LONGEST_CALL_S = 86_400.0
+START_S = 1.5
+"""A process that has not answered by then waits for something else than a core: others may be started beside it."""
 
 
 class Hub:
@@ -138,10 +140,14 @@ class Hub:
             async with self._connecting:
                 yield
             return
-        async with self._starting:
+        await self._starting.acquire()
+        with ExitStack() as start:
+            start.callback(self._starting.release)
             async with self._rooming:
                 await self._make_room_for(connection)
                 self._admitted_names.add(connection.config.name)
+            over = asyncio.get_running_loop().call_later(START_S, start.close)
+            start.callback(over.cancel)
             yield
 
     async def _make_room_for(self, newcomer: Connection) -> None:

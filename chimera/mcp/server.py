@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_AT_ONCE: Final = 16
+"""Calls that work for long, and as many that only read beside them: who waits for missions can look at them."""
+
 MAX_ANSWER_CHARS: Final = 400_000
 MAX_SESSIONS: Final = 100
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -127,11 +129,12 @@ def mcp_server(face: Face) -> Server[Any]:
 
 
 class _Desk:
-    """Takes calls, checks them, and has the face do them: MAX_AT_ONCE at a time."""
+    """Takes calls, checks them, and has the face do them: MAX_AT_ONCE of a kind at a time."""
 
     def __init__(self, face: Face) -> None:
         self._face = face
-        self._running = 0
+        self._running = {True: 0, False: 0}
+        """Calls of tools that only read, and of the others."""
 
     async def list_tools(self, _context: ServerRequestContext[Any], _params: object) -> ListToolsResult:
         import mcp_types
@@ -151,11 +154,12 @@ class _Desk:
     async def call_tool(self, context: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
         if params.name not in TOOLS:
             return _problem(f"no tool {shown(params.name, 64)!r} is here: use {', '.join(TOOLS)}")
-        if self._running >= MAX_AT_ONCE:
-            return _problem(f"{MAX_AT_ONCE} calls are on their way: wait for one of them, then ask again")
-        self._running += 1
+        asks_for, reads = TOOLS[params.name]
+        if self._running[reads] >= MAX_AT_ONCE:
+            return _problem(f"{MAX_AT_ONCE} such calls are on their way: wait for one of them, then ask again")
+        self._running[reads] += 1
         try:
-            asked = TOOLS[params.name][0].model_validate(params.arguments or {})
+            asked = asks_for.model_validate(params.arguments or {})
             return _answer(await self._done(context, params.name, asked))
         except ValidationError as error:
             return _problem(_unfit(error))
@@ -165,7 +169,7 @@ class _Desk:
             log.exception("the tool %s failed", params.name)
             return _problem("this failed here, and not by your fault: the server's log says why")
         finally:
-            self._running -= 1
+            self._running[reads] -= 1
 
     async def _done(self, context: ServerRequestContext[Any], name: str, asked: Any) -> Frozen:
         match name:

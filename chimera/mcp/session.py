@@ -8,10 +8,12 @@ that were initialized say by themselves that their tools have changed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -109,6 +111,32 @@ class Session:
         """One call. The server's output schema is for who asked to check: here nothing of the answer is believed."""
         params = mcp_types.CallToolRequestParams(name=tool, arguments=arguments)
         return await self._client.send_request(mcp_types.CallToolRequest(params=params), mcp_types.CallToolResult)
+
+
+@dataclass(slots=True)
+class Live:
+    """What is known of a session while it is open."""
+
+    session: Session
+    since_s: float
+    tools: tuple[ToolDefinition, ...] = ()
+    left_out: int = 0
+    listed_s: float = 0.0
+    changed: bool = False
+    calls: int = 0
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while no call is in progress."""
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        self.calls += 1
+        self.quiet.clear()
+        try:
+            yield
+        finally:
+            self.calls -= 1
+            if self.calls == 0:
+                self.quiet.set()
 
 
 @asynccontextmanager

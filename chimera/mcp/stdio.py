@@ -24,6 +24,9 @@ STDERR_KEPT: Final = 8 * 1024
 QUEUED_MESSAGES: Final = 64
 """Messages that wait for a server that does not read; the next one waits with its caller."""
 
+MAX_JUNK_LINES: Final = 10_000
+"""Lines on stdout, one after the other, that are no messages: a server that says more of them is lost."""
+
 CLOSE_S, TERM_S, KILL_S = 2.0, 1.0, 2.0
 """Waited for the process after its input is closed, after SIGTERM, after SIGKILL."""
 
@@ -152,22 +155,35 @@ async def stdio_streams(
 
 async def _read(process: asyncio.subprocess.Process, to: MemoryObjectSendStream[Incoming], said: Tail) -> str:
     """Hand on messages to the end of stdout; returns why it ended."""
-    while True:
+    junk = 0
+    while junk < MAX_JUNK_LINES:
         try:
             line = await _stream(process.stdout).readline()
         except ValueError:  # longer than the stream's limit
             return "it sent a message that is too long"
         if not line:
             return "its process has ended, or closed its output"
-        try:
-            message = mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
-        except ValueError:
+        message = _message(line)
+        if message is None:
+            junk += 1
             said.add(line)
+            await asyncio.sleep(0)  # readline does not suspend as long as there is something to read
             continue
+        junk = 0
         try:
             await to.send(SessionMessage(message))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return "the session has ended"
+    return f"it wrote {MAX_JUNK_LINES} lines that are no messages"
+
+
+def _message(line: bytes) -> mcp_types.JSONRPCMessage | None:
+    if line.isspace():
+        return None
+    try:
+        return mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValueError:
+        return None
 
 
 async def _write(process: asyncio.subprocess.Process, outgoing: MemoryObjectReceiveStream[SessionMessage]) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from chimera.core.clock import ManualClock, SystemClock
-from chimera.core.errors import AuditError, NotThere, Overloaded, SourceError
+from chimera.core.errors import AuditError, InputError, NotThere, Overloaded, SourceError
 from chimera.llm.backoff import Backoff
 from chimera.mcp.calls import CallLimits, ToolCaller
 from chimera.mcp.config import ServerConfig, parse_servers
@@ -292,6 +292,61 @@ def test_a_pattern_that_could_run_away_is_left_to_the_server(pattern: str, chars
     assert schema.problems({"x": "a" * chars + "!", "a" * chars + "!": 1}) == ()
 
 
+@pytest.mark.parametrize("chars", [27, 5_000])
+def test_names_that_a_pattern_which_could_run_away_might_allow_are_left_to_the_server(chars: int) -> None:
+    schema = InputSchema({"patternProperties": {"^(x+)+$": {}}, "additionalProperties": False})
+    assert schema.problems({"x" * chars + "!": 1}) == ()
+
+
+def test_names_that_no_pattern_allows_are_told() -> None:
+    schema = InputSchema({"patternProperties": {"^x-": {"type": "string"}}, "additionalProperties": False})
+    assert schema.problems({"x-a": "1"}) == ()
+    assert schema.problems({"x-a": 1}) == ('arguments/x-a is not of the type "string"',)
+    assert schema.problems({"x-a": "1", "y": 1}) == ('arguments has "y", unknown here',)
+    rest = InputSchema({"patternProperties": {"^x-": {}}, "additionalProperties": {"type": "integer"}})
+    assert rest.problems({"x-a": "1", "y": "1"}) == ('arguments/y is not of the type "integer"',)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "misfit"),
+    [
+        (r"^[a-z]+$", "abc", "abc\n"),
+        (r"^a$|^b$", "a", "a\n"),
+        (r"^\d+$", "12", "\u0661\u0662"),
+        (r"^[$\]]\$$", "$$", "$$\n"),
+    ],
+)
+def test_a_pattern_means_what_it_means_to_ecma(pattern: str, fits: str, misfit: str) -> None:
+    schema = InputSchema({"properties": {"x": {"pattern": pattern}}})
+    assert schema.problems({"x": fits}) == ()
+    assert len(schema.problems({"x": misfit})) == 1
+
+
+@pytest.mark.parametrize("kind", ["2020-12/schema", "2019-09/schema", "draft-07/schema#"])
+def test_a_schemas_own_size_is_counted(kind: str) -> None:
+    many: list[JsonValue] = [{"a": n} for n in range(2_000)]
+    doubled = {"$schema": kind, **doubling(8)}
+    assert isinstance(doubled["$defs"], dict)
+    doubled["$defs"]["l8"] = {"enum": many}
+    with pytest.raises(InputError, match="too long"):
+        InputSchema(doubled).problems({"a": 5})
+    assert InputSchema({"$schema": kind, "enum": many}).problems({"a": 5}) == ()
+    with pytest.raises(InputError, match="values"):
+        InputSchema({"$schema": kind, "enum": many * 10})
+    mixed: list[JsonValue] = [each for n in range(2_400) for each in (n, str(n))]  # which Python cannot sort
+    assert InputSchema({"$schema": kind, "properties": {"x": {"enum": mixed}}}).problems({"x": 1}) == ()
+
+
+@pytest.mark.parametrize("kind", ["2020-12/schema", "2019-09/schema", "draft-07/schema#"])
+def test_a_schema_is_held_against_its_kind_in_bounded_steps(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nested: JsonValue = {"properties": {"x": {"anyOf": [{"additionalProperties": {"minLength": "1"}}]}}}
+    with pytest.raises(InputError, match="broken"):
+        InputSchema({"$schema": kind, "not": nested})
+    monkeypatch.setattr("chimera.mcp.schema.MAX_SCHEMA_STEPS", 20)
+    with pytest.raises(InputError, match="too large"):
+        InputSchema({"$schema": kind, "allOf": [{"type": "string"}] * 100})
+
+
 def test_an_ordinary_pattern_is_checked() -> None:
     schema = InputSchema({"properties": {"day": {"pattern": r"^\d{4}-\d{2}-\d{2}$"}}})
     assert schema.problems({"day": "2026-11-23"}) == ()
@@ -342,6 +397,42 @@ async def test_a_server_is_asked_no_more_often_than_it_allows(tmp_path: Path) ->
     assert refused(limited) == "rate" and isinstance(limited, Refused) and limited.retry_after_s == pytest.approx(0.5)
     house.clock.advance(0.5)
     assert isinstance(await house.call(), Answered)
+
+
+async def test_what_the_rate_refuses_uses_no_capability_up(tmp_path: Path) -> None:
+    house = House(tmp_path, max_calls_per_s=1.0)
+    asked: list[str] = []
+
+    class Once(Permits):
+        def verify(self, operations: tuple[str, ...], resource: str) -> bool:
+            asked.append(resource)
+            return super().verify(operations, resource)
+
+    once = Once("writes:mcp", "sends:mcp")
+    assert isinstance(await house.call(capability=once), Answered)
+    spent = len(asked)
+    assert refused(await house.call(capability=once)) == "rate"
+    assert len(asked) == spent > 0
+
+
+async def test_a_server_that_does_not_list_its_tools_takes_no_more_than_the_calls_time(tmp_path: Path) -> None:
+    house = House(tmp_path, bounds=CallLimits(at_once=1))
+    asked = asyncio.Event()
+
+    async def never(server: str) -> tuple[ToolDefinition, ...]:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    house.server.tools = never  # type: ignore[method-assign]
+    outcome = await house.call(timeout_s=0.01)
+    assert isinstance(outcome, Failed) and not outcome.sent and not house.server.calls
+    asked.clear()
+    waiting = asyncio.create_task(house.call())
+    await asked.wait()
+    assert refused(await house.call()) == "busy"
+    waiting.cancel()
+    await asyncio.wait([waiting])
 
 
 async def test_calls_at_once_are_bounded(tmp_path: Path) -> None:

@@ -87,6 +87,61 @@ async def test_a_hanging_server_is_given_up_and_holds_up_no_other() -> None:
         assert servers.status()["slow"].state is State.FAILED
 
 
+async def test_a_silent_process_does_not_keep_its_place_among_those_that_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chimera.mcp.hub.START_S", 0.05)
+    names = ("slow", "slower")
+    async with hub({name: entry("hang") for name in names} | {"b": entry()}, start_at_once=1) as servers:
+        hanging = [asyncio.create_task(servers.tools(name)) for name in names]
+        await asyncio.sleep(0)
+        assert (await servers.call("b", "echo", {"text": "hi"}, timeout_s=10)).text == "hi"
+        assert [servers.status()[name].state for name in names] == [State.CONNECTING] * 2
+        await servers.close()
+        await asyncio.wait(hanging)
+
+
+async def test_no_more_processes_start_at_once_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chimera.mcp.hub.START_S", 60.0)
+    async with hub({"slow": entry("hang", chimera={"connect_s": 0.3}), "b": entry()}, start_at_once=1) as servers:
+        hanging = asyncio.create_task(servers.tools("slow"))
+        await asyncio.sleep(0)
+        assert (await servers.call("b", "echo", {"text": "hi"}, timeout_s=10)).text == "hi"
+        assert hanging.done()
+        with pytest.raises(Overloaded):
+            await hanging
+
+
+FLOOD = """
+import sys
+for line in sys.stdin:
+    while True:
+        sys.stdout.write(JUNK * 1000)
+"""
+
+
+@pytest.mark.parametrize("junk", ["junk\n", "\n", " \n"])
+async def test_a_flood_of_what_is_no_message_stops_no_other_and_ends_the_server(junk: str) -> None:
+    flood = {"command": sys.executable, "args": ["-I", "-S", "-c", FLOOD.replace("JUNK", repr(junk))]}
+    async with hub({"a": flood, "b": entry()}) as servers:
+        flooding = asyncio.create_task(servers.tools("a"))
+        assert (await servers.call("b", "echo", {"text": "hi"}, timeout_s=30)).text == "hi"
+        with pytest.raises(Overloaded, match="no messages"):
+            await flooding
+
+
+async def test_a_list_that_was_given_up_is_asked_for_again() -> None:
+    async with hub({"a": entry()}) as servers:
+        await servers.tools("a")
+        live = servers._connections["a"]._live
+        assert live is not None
+        live.changed = True
+        asking = asyncio.create_task(servers.tools("a"))
+        while live.changed:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled() and live.changed
+
+
 async def test_a_call_out_of_time_or_cancelled_is_told_to_the_server_and_leaves_the_session_whole() -> None:
     async with hub({"a": entry()}) as servers:
         pid = (await servers.call("a", "echo", {}, timeout_s=10)).text

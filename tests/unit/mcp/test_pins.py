@@ -264,3 +264,12 @@ def test_what_is_too_long_to_be_read_is_not_shown_in_part() -> None:
     long = ToolDefinition(server="s", name="x", input_schema={"enum": list(range(2_000))})
     assert whole(long) is None
     assert difference(long.model_copy(update={"input_schema": {}}), long)[-1] == CUT
+
+
+def test_a_definition_that_is_no_json_is_held_and_the_others_are_approved(tmp_path: Path) -> None:
+    pins = Pins(tmp_path, clock=ManualClock(1.0), gateway=GATEWAY)
+    sound = ToolDefinition(server="files", name="read", description="Reads a file.", input_schema={"type": "object"})
+    broken = sound.model_copy(update={"name": "odd", "input_schema": {"maximum": float("nan")}})
+    found = pins.approve("files", [sound, broken], by="ada", despite=True)
+    assert found.approved == ("read",)
+    assert [held.tool for held in found.held] == ["odd"] and "not JSON" in found.held[0].signs[-1]

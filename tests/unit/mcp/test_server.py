@@ -177,11 +177,12 @@ async def test_calls_at_once_are_bounded() -> None:
         calling = [asyncio.create_task(client.call_tool("run_mission", {"goal": "never"})) for _ in range(MAX_AT_ONCE)]
         for _ in calling:
             await swarm.started.get()
-        error, text = await asked(client, "mission_status", mission_id="m1")
+        error, text = await asked(client, "run_mission", goal="one more")
         assert error and "wait" in text
+        assert not (await asked(client, "mission_status", mission_id="m1"))[0]  # what only reads goes on
         calling.pop().cancel()
         await swarm.cancelling.wait()
-        while (await asked(client, "mission_status", mission_id="m1"))[0]:
+        while (await asked(client, "run_mission", goal="one more"))[0]:
             pass  # until the place is given back
         for call in calling:
             call.cancel()

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -31,7 +31,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 
 from chimera.core.errors import Forbidden, InputError
 from chimera.core.types import Frozen
-from chimera.security.safety.disclosures import DISCLOSURES
+from chimera.security.safety.disclosures import BY_LANGUAGE, DISCLOSURES
 from chimera.security.safety.policy import Channel, Disclosure, SafetyPolicy
 from chimera.security.safety.views import plain, raw
 
@@ -103,6 +103,15 @@ class Account(Frozen):
     time_zone: str = "UTC"
     credentials: Path | None = None
 
+    @field_validator("server")
+    @classmethod
+    def _names_a_host(cls, server: str) -> str:
+        try:
+            _host(server)
+        except ValueError:
+            raise ValueError(f"{server} is no address of a server, such as https://bsky.social") from None
+        return server
+
     @field_validator("disclosure")
     @classmethod
     def _says_so(cls, words: str) -> str:
@@ -120,6 +129,14 @@ class Account(Frozen):
         return name
 
     @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        own = BY_LANGUAGE.get(self.language.partition("-")[0], ())
+        if self.disclosure not in (*own, *BY_LANGUAGE["en"]):
+            readable = " | ".join((*own, *BY_LANGUAGE["en"]))
+            raise ValueError(f"readers of {self.language} cannot read {self.disclosure!r}: it is one of {readable}")
+        return self
+
+    @model_validator(mode="after")
     def _can_log_in(self) -> Self:
         if self.platform != "outbox" and not (self.server and self.credentials):
             raise ValueError(f"{self.name}: an account at {self.platform} needs `server` and `credentials`")
@@ -127,16 +144,27 @@ class Account(Frozen):
 
     @property
     def identity(self) -> str:
-        """Who it is at its platform, in one spelling: what must not stand behind two accounts."""
-        handle = plain(raw(self.handle)).text.casefold().lstrip("@")
-        if self.platform == "outbox":
-            return f"outbox:{handle}"
-        host = re.sub(r"^https?://|/$", "", self.server.casefold())
+        """Who it is at its platform, in one spelling: what must not stand behind two accounts.
+
+        At Bluesky a handle is one account on all servers: its data server and the entryway both log it in.
+        """
+        handle = plain(raw(self.handle)).text.casefold().lstrip("@").rstrip(".")
+        if self.platform != "mastodon":
+            return f"{self.platform}:{handle}"
+        host = _host(self.server)
         return f"{self.platform}:{host}:{handle.removesuffix('@' + host)}"
 
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
+
+
+def _host(server: str) -> str:
+    """The server's name in one spelling, with its port if that is not the usual one. Raises ValueError for none."""
+    address = urlsplit(server)
+    name = (address.hostname or "").encode("idna").decode().rstrip(".")
+    usual = {"http": 80, "https": 443}.get(address.scheme)
+    return name if address.port in (None, usual) else f"{name}:{address.port}"
 
 
 def declared(accounts: Iterable[Account]) -> dict[str, Account]:

@@ -146,7 +146,7 @@ async def open_parts(settings: Settings, campaign: Campaign, *, clock: Clock | N
         stack.callback(mentions.close)
         registry = Registry(places.made, clock=clock)
         stack.callback(registry.close)
-        checks = content_checks(accounts, ledger, clock=clock)
+        checks = content_checks(accounts, ledger, clock=clock, registry=registry)
         policy = content_policy(accounts.values())
         gateway = await asyncio.to_thread(SafetyGateway, policy, clock, audit, checks=checks, approvals=ledger)
         reading = SafetyPolicy(channels={SOURCES: Channel(disclosure=None)}, on_review="pass")

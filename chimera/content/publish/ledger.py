@@ -2,7 +2,8 @@
 
 A post is `sending` in the file before a byte of it leaves, so whoever comes after a crash knows what to look for. The
 caps are kept here, in the transaction that marks a post as `sending`: no number of processes passes them, and neither
-does a clock that was turned back. They are counted by the identity at the platform, which another name does not change.
+does a clock that was turned back; one that was ahead delays that account alone. They are counted by the identity at the
+platform, which another name does not change.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class PostLedger:
             if row["state"] != PostState.SCHEDULED.value:
                 return None
             account = self.account(row["account"])
-            last_s = self._db.execute("SELECT coalesce(max(at_s), 0) FROM claims").fetchone()[0]
+            query = "SELECT coalesce(max(at_s), 0) FROM claims WHERE identity = ?"
+            last_s = self._db.execute(query, (account.identity,)).fetchone()[0]
             at_s = max(self._clock.now(), last_s)
             if (wait := self._capped(account, at_s, row["parts"])) is not None:
                 return wait
@@ -243,6 +245,27 @@ class PostLedger:
             found = self._db.execute(query, (account, since_s, post_key, MAX_COMPARED)).fetchall()
         return [(row["account"], Likeness.from_bytes(row["likeness"])) for row in found]
 
+    def said_before(self, post_key: str, account: str, reply_to: str, since_s: float) -> list[Likeness]:
+        """What this account said or was to say before this post came in, newest first.
+
+        For a reply, what answers the same. Another draft of the same item does not count, as it may have been changed
+        since; but it does not go out either once the other is planned.
+        """
+        query = (
+            "SELECT likeness, json_extract(post, '$.reply_to') AS answers FROM posts"
+            " WHERE account = ?1 AND key != ?2 AND max(created_s, sent_s) >= ?3"
+            " AND (sent_s > 0 OR n < coalesce(?4, 9e18) AND (claimed_s > 0 OR state IN ('scheduled', 'sending')"
+            " OR state = 'draft' AND json_extract(post, '$.item_id') IS NOT ?5)) ORDER BY n DESC LIMIT ?6"
+        )
+        with self._read():
+            row = self._db.execute("SELECT * FROM posts WHERE key = ?", (post_key,)).fetchone()
+            post = None if row is None else rows.entry(row).post
+            number, item = (None, None) if post is None else (row["n"], post.item_id)
+            mention = _mention(reply_to if post is None else post.reply_to)
+            found = self._db.execute(query, (account, post_key, since_s, number, item, MAX_COMPARED)).fetchall()
+        same = [one for one in found if not mention or _mention(one["answers"]) == mention]
+        return [Likeness.from_bytes(one["likeness"]) for one in same]
+
     def sole_sender(self) -> rows.SenderLock:
         """Held by the one process that sends: what is `sending` while one has it, nobody is at any more."""
         return rows.SenderLock(self.path)
@@ -275,3 +298,8 @@ class PostLedger:
         with self._lock, boundary(self.path, rows.LAYOUT.what):
             self._db.row_factory = sqlite3.Row
             yield
+
+
+def _mention(reply_to: str) -> str:
+    """What is answered, less the thread's root; "" for what answers nobody, as the later parts of a thread do."""
+    return "" if reply_to.startswith("part:") else reply_to.partition(" ")[0]

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chimera.content.accounts import Account, load_credentials
 from chimera.content.publish.ledger import PostLedger
-from chimera.content.publish.publisher import AccountPublisher, picture_bytes, same_handle
+from chimera.content.publish.publisher import AccountPublisher, same_handle
 from chimera.content.publish.types import Claim, marker
+from chimera.content.rules.provenance import picture_bytes
 from chimera.core.errors import ChimeraError, Forbidden, InputError, MissingExtra, RateLimited, SourceError
 from chimera.security.safety.findings import Output
 

@@ -13,8 +13,9 @@ from pydantic import JsonValue
 
 from chimera.content.accounts import Account
 from chimera.content.publish.ledger import PostLedger
-from chimera.content.publish.publisher import AccountPublisher, picture_bytes
+from chimera.content.publish.publisher import AccountPublisher
 from chimera.content.publish.types import Claim
+from chimera.content.rules.provenance import picture_bytes
 from chimera.core.errors import InputError, StorageError
 from chimera.core.hashing import canonical_json
 from chimera.security.safety.findings import Output

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from abc import abstractmethod
-from typing import Any, Final
+from typing import Any
 
 from chimera.content.accounts import Account
 from chimera.content.publish.ledger import PostLedger
 from chimera.content.publish.types import Claim
 from chimera.content.rules.every import CONTENT_CHECKS
-from chimera.core.errors import Forbidden, InputError
+from chimera.core.errors import Forbidden
 from chimera.security.safety.cleared import Publisher
-from chimera.security.safety.findings import Attachment, Output
-
-MAX_PICTURE_BYTES: Final = 1_000_000
-"""Bluesky's limit for an image, kept everywhere."""
-
-_BEGINNINGS: Final = {
-    "image/png": (b"\x89PNG\r\n\x1a\n",),
-    "image/jpeg": (b"\xff\xd8\xff",),
-    "image/gif": (b"GIF87a", b"GIF89a"),
-    "image/webp": (b"RIFF",),
-}
+from chimera.security.safety.findings import Output
 
 
 class AccountPublisher(Publisher):
@@ -62,25 +49,6 @@ class AccountPublisher(Publisher):
     def _claimed(self, output: Output) -> Claim:
         """The right to send it, which sending asks for first: so nothing passes the caps, or goes out twice."""
         return self._ledger.claimed(output.key, self.account.name)
-
-
-def picture_bytes(picture: Attachment) -> bytes:
-    """The bytes that were reviewed, and no others. Raises InputError if the file is not there, too large or changed."""
-    try:
-        handle = os.open(picture.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"{picture.path} is no plain file")
-            data = file.read(MAX_PICTURE_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{picture.path}: {error.strerror}: the picture is gone") from None
-    if len(data) > MAX_PICTURE_BYTES:
-        raise InputError(f"{picture.path}: a picture has at most {MAX_PICTURE_BYTES} bytes")
-    if hashlib.sha256(data).hexdigest() != picture.sha256:
-        raise InputError(f"{picture.path} is another file than the one that was reviewed: hand the post in anew")
-    if not data.startswith(_BEGINNINGS[picture.media_type]):
-        raise InputError(f"{picture.path} is no {picture.media_type}")
-    return data
 
 
 def same_handle(account: Account, found: str) -> None:

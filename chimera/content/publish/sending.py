@@ -186,7 +186,7 @@ class Sender:
         except OutputBlocked as error:
             looked = _read([error])
             if looked.blocked or any(self._ledger.entry(entry.key).references):
-                return self._refused(entry, (*looked.blocked, *looked.held), str(error))
+                return self._refused(entry, (*looked.blocked, *looked.held), looked.advice or str(error))
             self._ledger.hold(entry.key, ",".join(looked.held))
             self._note(entry, "post.send", "held", rules=looked.held)
         except InputError as error:

@@ -39,7 +39,8 @@ class Post(Frozen):
     @field_validator("parts")
     @classmethod
     def _say_something(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(part.strip() for part in parts):
+        parts = tuple(part.strip() for part in parts)  # or white space would make another post of it
+        if not all(parts):
             raise ValueError("every part of a post says something")
         return parts
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from PIL import Image
 from pydantic import JsonValue
 
 from chimera.content.accounts import Account, content_policy, declared
+from chimera.content.provenance.c2pa import Identity, Provenance, SourceType, sign
+from chimera.content.provenance.certificates import Credentials, own_credentials
+from chimera.content.provenance.registry import Registry
 from chimera.content.publish.bluesky import BlueskyPublisher
 from chimera.content.publish.ledger import PostLedger
 from chimera.content.publish.mastodon import MastodonPublisher
@@ -21,12 +28,11 @@ from chimera.content.publish.publisher import AccountPublisher
 from chimera.content.publish.sending import Sender
 from chimera.content.publish.types import Handed, Post
 from chimera.content.rules.every import content_checks
-from chimera.core.clock import Clock, ManualClock
+from chimera.core.clock import Clock, ManualClock, SystemClock
 from chimera.security.safety.findings import Attachment
 from chimera.security.safety.gateway import SafetyGateway
 
 START_S = 1_800_000_000.0
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 TEXT = "The city library opens its reading garden on Tuesday, with forty seats under the lime trees."
 
 
@@ -62,7 +68,32 @@ def post(text: str | tuple[str, ...] = TEXT, *, by: str = "acme", item: str = "i
     return Post.model_validate({"account": by, "parts": parts, "item_id": item} | more)
 
 
-def picture(folder: Path, alt: str = "A garden with chairs under trees", data: bytes = PNG) -> Attachment:
+@cache
+def unsigned() -> bytes:
+    """A PNG without credentials."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").save(file, "PNG")
+    return file.getvalue()
+
+
+@cache
+def _credentials() -> Credentials:
+    with tempfile.TemporaryDirectory() as folder:
+        return own_credentials(Path(folder), operator="Acme GmbH", clock=SystemClock())
+
+
+@cache
+def signed(by: str = "acme", operator: str = "Acme GmbH") -> bytes:
+    """A PNG with the credentials of an account."""
+    identity = Identity(account=by, operator=operator)
+    provenance = Provenance(title="A garden", source_type=SourceType.ALGORITHM, identity=identity)
+    return sign(unsigned(), "image/png", provenance, _credentials())
+
+
+def picture(
+    folder: Path, alt: str = "A garden with chairs under trees", data: bytes | None = None, by: str = "acme"
+) -> Attachment:
+    data = data or signed(by)
     path = folder / f"{hashlib.sha256(data).hexdigest()[:8]}.png"
     path.write_bytes(data)
     return Attachment(path=path, sha256=hashlib.sha256(data).hexdigest(), media_type="image/png", alt=alt)
@@ -100,6 +131,7 @@ class House:
         clock: Clock | None = None,
         ledger: Callable[..., PostLedger] = PostLedger,
         settle_s: float = 0.0,
+        registry: Registry | None = None,
     ) -> None:
         self.folder = folder
         self.accounts = declared(accounts or [account()])
@@ -110,7 +142,7 @@ class House:
             content_policy(self.accounts.values()),
             self.clock,
             self.audit,
-            checks=content_checks(self.accounts, self.ledger, clock=self.clock),
+            checks=content_checks(self.accounts, self.ledger, clock=self.clock, registry=registry),
             approvals=self.ledger,
         )
         self.publishers = {name: self.publisher(one) for name, one in self.accounts.items()}

@@ -18,6 +18,7 @@ ONE = """
     brand: Acme
     automated: true
     disclosure: KI-generiert.
+    language: de
     quiet: {begins: "22:00", ends: "07:00"}
     time_zone: Europe/Berlin
     credentials: bluesky.json
@@ -34,7 +35,7 @@ def test_a_file_is_read_with_its_paths_beside_it(tmp_path: Path) -> None:
     load(tmp_path, ONE)
     account = load_accounts(tmp_path / "accounts.yaml")["acme.bluesky"]
     assert account.credentials == tmp_path / "bluesky.json"
-    assert account.identity == "bluesky:bsky.social:acme.example"
+    assert account.identity == "bluesky:acme.example"
     (channel,) = channels([account]).values()
     assert channel.disclosure is not None and channel.disclosure.words == "KI-generiert." and channel.max_chars == 300
 
@@ -46,6 +47,11 @@ def test_a_file_is_read_with_its_paths_beside_it(tmp_path: Path) -> None:
         ("    automated: true\n", ""),
         ("KI-generiert.", "Enjoy."),
         ("KI-generiert.", '""'),
+        ("KI-generiert.", "AIによる生成。"),
+        ("language: de", "language: en"),
+        ("language: de", "language: fr-CA"),
+        ("language: de", "language: da"),
+        ("https://bsky.social", "https://bsky.social:99999"),
         ("    operator: {name: Acme GmbH, contact: press@acme.example}\n", ""),
         ("contact: press@acme.example", "contact: nowhere"),
         ("brand: Acme", "brand: Acme\n    caps: {per_hour: 13}"),
@@ -77,6 +83,42 @@ def test_two_accounts_do_not_share_an_identity(tmp_path: Path, old: str, new: st
     second = ONE.replace("acme.bluesky", "acme.second").replace(old, new)
     with pytest.raises(Forbidden):
         load(tmp_path, ONE + second)
+
+
+@pytest.mark.parametrize("language", ["de", "de-AT", "da", "fr"])
+def test_everybody_is_taken_to_read_english(tmp_path: Path, language: str) -> None:
+    text = ONE.replace("KI-generiert.", "AI-generated.").replace("language: de", f"language: {language}")
+    assert load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("platform", "server", "handle"),
+    [
+        ("bluesky", "https://bsky.social", "acme.example."),
+        ("bluesky", "https://amanita.us-east.host.bsky.network", "acme.example"),
+        ("mastodon", "https://BÜCHER.example", "acme"),
+        ("mastodon", "https://xn--bcher-kva.example:443/", "acme"),
+        ("mastodon", "https://bücher.example.", "@ACME"),
+        ("mastodon", "http://bücher.example:80", "acme"),
+        ("mastodon", "https://xn--bcher-kva.example", "acme@xn--bcher-kva.example."),
+    ],
+)
+def test_an_account_is_the_same_by_whatever_address(tmp_path: Path, platform: str, server: str, handle: str) -> None:
+    usual = "https://bsky.social" if platform == "bluesky" else "https://bücher.example"
+    name = "acme.example" if platform == "bluesky" else "acme"
+    first = ONE.replace("platform: bluesky", f"platform: {platform}").replace("https://bsky.social", usual)
+    first = first.replace("handle: acme.example", f"handle: {name}")
+    second = first.replace("acme.bluesky", "acme.second").replace("bluesky.json", "second.json")
+    second = second.replace(f"server: {usual}", f"server: {server}").replace(f"handle: {name}", f'handle: "{handle}"')
+    with pytest.raises(Forbidden, match="the identity"):
+        load(tmp_path, first + second)
+
+
+def test_accounts_on_two_servers_of_mastodon_or_two_ports_are_two(tmp_path: Path) -> None:
+    first = ONE.replace("platform: bluesky", "platform: mastodon").replace("handle: acme.example", "handle: acme")
+    for server in ("https://other.example", "https://bsky.social:8443"):
+        second = first.replace("acme.bluesky", "acme.second").replace("bluesky.json", "second.json")
+        assert len(load(tmp_path, first + second.replace("https://bsky.social", server))) == 2
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])

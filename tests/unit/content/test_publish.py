@@ -75,7 +75,7 @@ async def test_a_thread_is_sent_in_order_each_part_with_the_disclosure(
     urls = {"mastodon": mastodon.url, "bluesky": pds.url}
     one = account() if platform == "outbox" else at(platform, urls[platform], tmp_path)
     house = House(tmp_path, [one])
-    handed = await house.submit(post(THREAD, by=one.name, media=(picture(tmp_path),)))
+    handed = await house.submit(post(THREAD, by=one.name, media=(picture(tmp_path, by=one.name),)))
     await house.sender.tick()
     entry = house.ledger.entry(handed.key)
     assert entry.state is PostState.SENT, entry.reason

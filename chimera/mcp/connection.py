@@ -316,7 +316,8 @@ class Connection:
             with self._waiting():
                 async with asyncio.timeout(self.config.connect_s):
                     await session.greet()
-                    await start.aclose()
+                    if session.wire is None:
+                        await start.aclose()  # its process has started
                     await self._list(live)
         except (TimeoutError, MCPError, ValidationError, RuntimeError) as error:
             return None, explained(self.config, error, session, self._why_lost)

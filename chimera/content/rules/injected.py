@@ -18,13 +18,14 @@ from chimera.security.safety.rules import Rule
 from chimera.security.safety.views import decoded, plain, raw
 
 _MACHINE = (
-    "(ai|ais|llm|llms|gpt|chatgpt|copilot|gemini|claude|language model|language models|ai model|ai models|ai assistant"
-    "|ai assistants|ai agent|ai agents|assistant|assistants|chatbot|chatbots|crawler|crawlers)"
+    "(ai|ais|llm*|gpt|chatgpt|copilot|gemini|claude|language model*|ai model*|ai assistant*|ai agent*|assistant"
+    "|assistants|chatbot*|bot|bots|crawler*|summarizer*|summariser*|indexer*|siri|alexa)"
 )
 _DO = (
     "(recommend|say|reply|answer|forward|repeat|rank|click|visit|send|execute|run|ignore|follow|post|buy|delete|email"
-    "|transfer|summarize|summarise|like|repost|boost|tell|include|call)"
+    "|transfer|summarize|summarise|like|repost|boost|tell|include|call|name|list|give|leave|prefer|mention|order|rate)"
 )
+_READS = "(read|reads|reading|process*|parses|parsing|summari*|scrap*|see|sees|seeing|index*|crawl*)"
 
 RULES: Final[tuple[Rule, ...]] = (
     Rule(
@@ -36,7 +37,11 @@ RULES: Final[tuple[Rule, ...]] = (
             " (instruction*|prompt*|guideline*|directive*|programming)",
             f"(dear|attention|note to|message to|notice to|hey|important for) <2> {_MACHINE} <4> {_DO}",
             f"if you are (a|an|the)? <2> {_MACHINE} <6> {_DO}",
-            f"{_MACHINE} <2> (reading|processing|parsing|summarizing|summarising|scraping|seeing) (this|the) <6> {_DO}",
+            f"{_MACHINE} <2> {_READS} (this|the) <6> {_DO}",
+            f"{_MACHINE} <2> {_READS} this <2> (when|if|whenever) <6> {_DO}",
+            f"{_MACHINE} <2> {_READS} this <6> (should|must|shall|please|kindly) <2> {_DO}",
+            f"(note|notes|message|notice|instruction|instructions|memo|word) (for|to) <2> {_MACHINE} <6> {_DO}",
+            f"to (whichever|whatever|any|all|every|the) {_MACHINE} <6> (please|kindly|you) <2> {_DO}",
             f"{_MACHINE} please <2> {_DO}",
             "you are now <2> (dan|developer mode|unrestricted|jailbroken|a different assistant|in developer mode)",
             "(reveal|print|repeat|output|leak|show|send) <3> (system prompt|your instructions|your prompt)",
@@ -50,7 +55,12 @@ RULES: Final[tuple[Rule, ...]] = (
         id="injected.addressed",
         severity=Severity.REVIEW,
         advice="this says what assistants should do: a person is to look whether it is about them or to them",
-        any=(f"{_MACHINE} (must|shall|should|are to|have to|need to) <1> {_DO}",),
+        any=(
+            f"{_MACHINE} (must|shall|should|are to|have to|need to) <1> {_DO}",
+            f"{_MACHINE} <2> {_READS} this",
+            f"(note|notes|message|notice|instruction|instructions|memo|word) (for|to) <2> {_MACHINE}",
+            f"(whichever|whatever) <1> {_MACHINE}",
+        ),
     ),
 )
 

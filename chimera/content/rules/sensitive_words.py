@@ -15,10 +15,16 @@ _PARTY = (
     "(democrat|democrats|republican|republicans|gop|labour party|tory|tories|conservative party|green party|liberals"
     "|libdems|liberal democrats|cdu|csu|spd|afd|fdp|bundnis 90|rassemblement national|la france insoumise|psoe|vox)"
 )
+_VOTED_FOR = (
+    "(labour|conservative|conservatives|tory|tories|lib dem|lib dems|liberal|liberals|green|greens|democrat|democrats"
+    "|republican|republicans|reform uk|ukip|snp|trump|biden|harris|vance|obama|clinton|sanders|desantis|newsom|starmer"
+    "|sunak|badenoch|farage|le pen|bardella|macron|melenchon|zemmour|merz|scholz|weidel|habeck|wagenknecht|meloni"
+    "|salvini|sanchez|abascal|feijoo|orban|modi|bolsonaro|lula|milei|afd|cdu|csu|spd|fdp|vox|psoe)"
+)
 _MEDICINE = (
     "(vaccine|vaccines|vaccination|vaccinations|vaccinated|antibiotic|antibiotics|antidepressant|antidepressants|insulin"
     "|chemotherapy|statin|statins|ozempic|ivermectin|paracetamol|ibuprofen|opioid|opioids|medication|medications"
-    "|supplement|supplements|diet pills|detox|homeopathy)"
+    "|supplement|supplements|diet pills|detox|homeopathy|chemo|meds|jabs|radiotherapy|antipsychotics|blood thinners)"
 )
 _ASSET = (
     "(bitcoin|ethereum|crypto|cryptocurrency|cryptocurrencies|stocks|etf|etfs|index fund|index funds|penny stock"
@@ -35,12 +41,15 @@ TOPICS: Final[tuple[Rule, ...]] = (
             _OFFICE,
             _PARTY,
             "(abortion|immigration|gun control|gun rights|border policy|tax reform|minimum wage|death penalty)",
+            "(vote|voting|votez|votons|wahlt|vota|votad|voten|votate)",
             "(wahl|wahlen|bundestag|bundeskanzler|landtag|partei|volksabstimmung|wahler)",
             "(elections|scrutin|assemblee nationale|depute|deputes|elecciones|votantes|diputado|diputados)",
         ),
         unless=(
             "president of <2> (club|company|association|university|board)",
             "(vice president|president) of (sales|engineering|marketing|product)",
+            "(vote|voting) <5> (favourite|favourites|favorite|favorites|logo|name|colour|color|flavour|flavor|song"
+            "|photo|picture|recipe|cake|film|book|winner|prize)",
         ),
     ),
     Rule(
@@ -52,7 +61,7 @@ TOPICS: Final[tuple[Rule, ...]] = (
             "(cancer|diabetes|covid|influenza|flu|measles|depression|anxiety disorder|dementia|alzheimers|alzheimer"
             "|heart disease|obesity|asthma|hiv|pregnancy|miscarriage|blood pressure|cholesterol)",
             "(symptom|symptoms|diagnosis|prescription*|side effects|dosage|clinical trial|clinical trials)",
-            "(impfung|impfungen|impfen|krebs|medikament|medikamente|vaccin|vacuna|vacunas|medicamento)",
+            "(impfung|impfungen|impfen|impft|geimpft|chimio|krebs|medikament|medikamente|vaccin|vacuna|vacunas|medicamento)",
         ),
         unless=(
             "(great|economic|tropical) depression",
@@ -71,9 +80,17 @@ TOPICS: Final[tuple[Rule, ...]] = (
             "(stock|share|bond|bonds) (market|markets|price|prices|exchange|portfolio|index)",
             "shares (of|in) <2> (rose|fell|jumped|dropped|surged|closed|trade|traded|slid)",
             "(trading|retirement|pension|savings|dividend) (strategy|account|fund|funds|plan|plans|yield|tips)",
+            "(put|pour|stick|move) <2> money (in|into)",
+            "(it|this|price|value|stake) will <1> (double|triple|quadruple|moon|skyrocket|explode) <2>"
+            " (by|in|within|before)",
+            "(send|deposit|wire|transfer) <2> (euros|euro|dollars|pounds|francs|usdt|btc)",
             "(aktie|aktien|geldanlage|rendite|bourse|acciones|inversion|inversiones)",
         ),
-        unless=("invest* <1> (time|effort|energy|love)", "investment of (time|effort)"),
+        unless=(
+            "invest* <2> (time|effort|energy|love|minute|minutes|hour|hours|morning|afternoon|evening|day|weekend)",
+            "investment of (time|effort)",
+            "share (price|prices) for <3> (box|boxes|garden|farm|harvest|vegetables)",
+        ),
     ),
 )
 
@@ -98,6 +115,7 @@ PUSHES: Final[tuple[Rule, ...]] = (
             "(do not|never|dont) (vote|go to the polls|bother voting)",
             "stay (home|at home) (on|this) <2> (election day|election|tuesday|polling day)",
             f"(only|best|right) (candidate|party|choice) <4> (election|country|nation|{_OFFICE[1:-1]})",
+            f"(vote|voting|votez|votons|wahlt|wahlen sie|vota|votad|voten|votate) <1> {_VOTED_FOR}",
             "(wahlt|wahlen sie|votez|vota|votad) <2> (afd|cdu|csu|spd|fdp|die grunen|partei|pour|por|contre|contra)",
         ),
     ),
@@ -108,6 +126,12 @@ PUSHES: Final[tuple[Rule, ...]] = (
         any=(
             f"(take|try|buy|order|start|stop|skip|avoid|refuse|quit|ditch|get|demand) <3> {_MEDICINE} <1>"
             " (today|now|before|instead|it|again|immediately|and)",
+            f"(drop|quit|bin|dump|forget|give up|come off|get off|throw away|replace)"
+            f" (your|the|all|that|any) <2> {_MEDICINE}",
+            "(impft|lasst) <4> (nicht|nie|niemals|kein|keine)",
+            "(arretez|refusez|deja|dejen|rechaza|setzt) <2> (chimio|vaccin|vaccins|traitement|medicaments|vacuna"
+            "|vacunas|quimioterapia|medikamente)",
+            "(ne vaccinez|ne vous vaccinez|no vacunes|no vacunen|no te vacunes)",
             f"(stop|skip|refuse|ditch|do not take|never take|do not trust|say no to|avoid) <3> {_MEDICINE}",
             f"(should|must|need to|ought to|have to) <1> (take|try|stop|skip|avoid|refuse|buy) <2> {_MEDICINE}",
             "(doctors|big pharma|pharma|they) (do not|never) want you to know",
@@ -126,6 +150,9 @@ PUSHES: Final[tuple[Rule, ...]] = (
             "(should|must|need to|ought to|have to) <1> (invest|buy|sell) <3> (stocks|shares|bitcoin|crypto|now|in)",
             f"{_ASSET} (is|are) <2> (going|headed|set) to <2> (moon|explode|skyrocket|double|triple)",
             f"(put|move) <2> (money|savings|pension) (in|into) <2> {_ASSET}",
+            "(put|pour|stick|move|sink) <2> (savings|pension|nest egg|inheritance) (in|into)",
+            "guaranteed <2> (return|returns|profit|profits|yield|yields|gain|gains|income)",
+            "guaranteed <2> (a|per|each|every) (day|week|month|year) <4> (fund|funds|plan|scheme|capital)",
             "(price target|to the moon|next big coin|cannot go wrong with) <3> (buy|invest|stock|crypto|coin)",
         ),
         unless=("(not|nor|no) <2> (advice|recommendation) to (buy|sell)",),

@@ -16,8 +16,13 @@ from typing import Final, Self
 from chimera.security.safety.views import decoded, joined, plain, raw
 
 MAX_WORDS: Final = 2_000
-MIN_WORDS: Final = 5
-"""With fewer of them, only the same ones count as alike: a greeting is nobody's message."""
+MIN_WORDS: Final = 2
+"""A single word is nobody's message: it is alike only to itself."""
+
+SHORT_WORDS: Final = 5
+"""With fewer of them, all have to stand in the other message, and to be at least `SHORT_SHARE` of it."""
+
+SHORT_SHARE: Final = 0.5
 
 ALIKE_ROWS: Final = 0.35
 ALIKE_WORDS: Final = 0.65
@@ -25,7 +30,9 @@ WITHIN: Final = 0.85
 """The share of the shorter message's words that the longer one has too."""
 
 _WORD = re.compile(r"[^\W_]+")
-_LINK = re.compile(r"https?://\S+|www\.\S+|\[ref \w{12}\]|[#@](?=\w)")
+_HOST = re.compile(r"(?:https?://|www\.)[^\s/?#]+")
+_MARK = re.compile(r"\[ref \w{12}\]|[#@](?=\w)")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _ENDING = re.compile(r"(?<=\w{4})(?:ings?|edly|ed|es|s|ly|er|ers|en|e)$")
 _STOP = frozenset(
     "a about after all also an and any are as at be been but by can could did do does for from get had has have he her"
@@ -55,8 +62,12 @@ class Likeness:
 
 
 def likeness(text: str) -> Likeness:
-    """What to compare `text` by, without disguise, links and the words that every text has."""
-    seen = joined(plain(decoded(raw(_LINK.sub(" ", text)))))
+    """What to compare `text` by, without disguise, links' hosts and the words that every text has.
+
+    The words of a link's path count, and so do those of a CamelCase word, each for itself.
+    """
+    spaced = _HUMP.sub(" ", _MARK.sub(" ", _HOST.sub(" ", text)))
+    seen = joined(plain(decoded(raw(spaced))))
     spoken = [word.casefold() for word in _WORD.findall(seen.text)[:MAX_WORDS]]
     words = [_ENDING.sub("", word) for word in spoken if word not in _STOP and (len(word) > 2 or word.isdigit())]
     rows = (" ".join(words[at : at + 3]) for at in range(len(words) - 2))
@@ -69,6 +80,8 @@ def alike(one: Likeness, other: Likeness) -> bool:
     if fewer < MIN_WORDS:
         return bool(one.words) and one.words == other.words
     shared = len(one.words & other.words)
+    if fewer < SHORT_WORDS:
+        return shared == fewer and shared >= SHORT_SHARE * max(len(one.words), len(other.words))
     if 2 * shared >= ALIKE_WORDS * (len(one.words) + len(other.words)) or shared >= WITHIN * fewer:
         return True
     either = len(one.rows | other.rows)

@@ -33,6 +33,16 @@ def claim(text: str, quote: str = QUOTE, source: str = "s1") -> Claim:
         "NASA is closing.",
         "Nobody was hurt on Friday.",
         "Twice as many are sick.",
+        "The mayor took bribes.",
+        "The vaccine makes people sterile.",
+        "This drug kills children.",
+        "It is safe for babies.",
+        "Vaccines kill.",
+        "Did you know the vaccine makes people sterile?",
+        "Read how the vaccine makes people sterile.",
+        "Good morning, the mayor took bribes.",
+        "The mayor took bribes, right?",
+        "Think the mayor is honest?",
     ],
 )
 def test_a_sentence_that_says_how_the_world_is_needs_a_source(sentence: str) -> None:
@@ -41,7 +51,10 @@ def test_a_sentence_that_says_how_the_world_is_needs_a_source(sentence: str) -> 
 
 
 @pytest.mark.parametrize(
-    "sentence", ["What do you think?", "Read more below.", "Worth a look!", "#solar", "🙂", "Why so?"]
+    "sentence",
+    "What do you think?|Read more below.|Worth a look!|#solar|🙂|Why so?|Tell us in the comments.|Come along!|Join us.|"
+    "Good morning, neighbours!|Thanks for reading.|Would you like a tram to the harbour?|"
+    "Have a look, and share it with a friend.".split("|"),
 )
 def test_questions_and_invitations_need_none(sentence: str) -> None:
     assert unsourced([sentence], [], [SOURCE]) is None
@@ -72,6 +85,62 @@ def test_white_space_and_typography_of_a_quote_do_not_matter() -> None:
 )
 def test_what_goes_beyond_its_source_is_refused_with_the_sentence(parts: list[str], made: Claim, why: str) -> None:
     assert why in (unsourced(parts, [made], [SOURCE]) or "")
+
+
+def source(quote: str, title: str = "The Daily", id: str = "s1") -> Source:
+    return Source(id=id, url="https://example.org/b", title=title, quote=quote)
+
+
+@pytest.mark.parametrize(
+    ("text", "quote", "whole"),
+    [
+        ("Tesla recalled 300 cars in May.", "Ford recalled 300 cars in May", "Ford recalled 300 cars in May."),
+        (
+            "Tesla again recalled 300 red cars and vans.",
+            "recalled 300 red cars",
+            "Ford again recalled 300 red cars and vans.",
+        ),
+        ("The drug is approved for children.", "approved for children", "The drug is not approved for children."),
+        ("The drug is approved for children.", "approved for children", "The drug isn’t approved for children."),
+        ("The drug is not approved for adults.", "is approved for adults", "The drug is approved for adults."),
+        (
+            "Solar panels did cause the fire.",
+            "cause the fire, they said",
+            "Solar panels did not cause the fire, they said.",
+        ),
+        ("Anna won 3 games, Ben 2 games.", "Anna won 2 games, Ben 3 games", "Anna won 2 games, Ben 3 games."),
+        ("The bank cut its rate by 5%.", "The bank raised its rate by 5%", "The bank raised its rate by 5%."),
+        ("The central bank of Norway cut its key rate by 5% again on Monday.",)
+        + ("The central bank of Norway raised its key rate by 5% again on Monday.",) * 2,
+        ("Aspirin cures every known form of cancer within a week.",) + ("The drug is not approved.",) * 2,
+        ("Aspirin cures every known form of cancer within a week.",) + ("The drug is approved.",) * 2,
+        ("The town bought trees.", "trees. The town bought", "It has no trees. The town bought buses."),
+    ],
+)
+def test_a_claim_that_twists_its_quote_is_refused(text: str, quote: str, whole: str) -> None:
+    assert unsourced([text], [claim(text, quote)], [source(f"Some words come first. {whole} More of it.")])
+
+
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        ("The bank increased its rate by 5%.", "The bank raised its rate by 5% on Friday, more than expected."),
+        ("Ford has recalled 300 cars.", "Ford recalled 300 cars in May"),
+        ("In May, Ford’s recall hit 300 cars and 20 new vans.", "Ford's recalls hit 300 cars and, in May, 20 vans."),
+        ("It isn't approved for children.", "The drug is not approved for children."),
+        ("The Daily says the mayor opened a school for 400 children.", "The mayor opens a school for 400 children"),
+        ("Orders are delivered in five days.", "Orders are delivered within Europe in five days."),
+    ],
+)
+def test_a_claim_in_other_words_that_says_the_same_passes(text: str, quote: str) -> None:
+    assert unsourced([text], [claim(text, quote)], [source(f"Some words come first. {quote}")]) is None
+
+
+def test_a_line_that_breaks_within_a_sentence_does_not_cut_its_negation_off() -> None:
+    broken = source("The drug is not\napproved for children, they wrote.")
+    assert unsourced(
+        ["It is approved for children."], [claim("It is approved for children.", "approved for children")], [broken]
+    )
 
 
 def test_a_quote_must_stand_in_every_source_that_is_named() -> None:

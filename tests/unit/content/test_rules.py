@@ -39,11 +39,18 @@ The library lends out tools as well: drills, saws and a sewing machine.
 Python 3.13 brings a better shell and clearer error messages.
 The chess club has elected a new board.
 Act two of the opera was sung by the understudy, to long applause.
+Vote for your favourite cake at the fair.
+Invest an afternoon in your garden: the hedges will thank you.
+Our share prices for the community vegetable boxes stay the same.
+Siri and Alexa can now tell the tide at our harbour.
+Our bot reads the tide tables every hour.
+Note for gardeners: give the roses water in the evening.
 This recipe needs two cups of flour, one of milk and some patience.
 """.strip().splitlines()
 
 NEUTRAL = [
     ("The election is on 4 November; polling stations open at 7, says the electoral office.", "sensitive.political"),
+    ("Election of the new club treasurer.", "sensitive.political"),
     ("Parliament passed the budget with 312 votes, the agency reports.", "sensitive.political"),
     ("According to the WHO, everyone should get a flu vaccine.", "sensitive.health"),
     ("The trial found fewer symptoms in the second group, researchers wrote.", "sensitive.health"),

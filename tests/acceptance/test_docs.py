@@ -115,7 +115,7 @@ LONG = (
     "python -m bench.trends",
     "python -m bench.watching",
     "python bench/corpus.py",
-    "chimera bench swarm --agents 10000",
+    "chimera bench swarm --agents 1000",
 )
 """Tested under `make soak`: each takes about ten seconds or more."""
 

